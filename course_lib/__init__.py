@@ -1,0 +1,1 @@
+"""Pruning ResNets: the library behind the course. Start reading at `resnet.py`."""

@@ -1,0 +1,8 @@
+"""The one exception a user should ever see."""
+
+
+class CourseError(ValueError):
+    """Something the user can mend; the message is one sentence that names the thing and the mend.
+
+    The command line prints the message and ends with status 2, without a traceback.
+    """

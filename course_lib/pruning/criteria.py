@@ -1,0 +1,89 @@
+"""A score for every index of every group: small means remove first.
+
+Every criterion has the same call: criterion(network, groups, batches=None, *, generator=None) → {group name: 1-D float
+tensor of the group's size, on the CPU}. `batches` is for criteria that look at data; those here look at weights only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .groups import Group, PruningError
+
+Scores = dict[str, Tensor]
+Criterion = Callable[..., Scores]
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def filters_of(network: nn.Module, group: Group) -> Tensor:
+    """The weights behind each index of a group, [size, weights]: its producers' filters, end to end."""
+    weights = [network.get_submodule(name).weight for name in group.producers]
+    return torch.cat([weight.detach().flatten(1) for weight in weights], dim=1)  # type: ignore
+
+
+def _norm_criterion(order: float) -> Criterion:
+    def score(
+        network: nn.Module,
+        groups: Mapping[str, Group],
+        batches: Batches | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Scores:
+        return {
+            name: torch.linalg.vector_norm(filters_of(network, group), order, dim=1).cpu()
+            for name, group in groups.items()
+        }
+
+    score.__doc__ = (
+        f"The {order:g}-norm of the weights behind each index, the group's producers taken together."
+    )
+    return score
+
+
+l1 = _norm_criterion(1)  # Li et al. 2016, arXiv 1608.08710
+l2 = _norm_criterion(2)  # Li et al. find no noticeable difference from L1
+linf = _norm_criterion(float("inf"))  # the article's "max norm"
+
+
+def bn_scale(
+    network: nn.Module,
+    groups: Mapping[str, Group],
+    batches: Batches | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Scores:
+    """The sum of |γ| over the batch norms of each index (Liu et al. 2017, "Network Slimming", arXiv 1708.06519).
+
+    Raises PruningError for a group without a batch norm that scales.
+    """
+    scores = {}
+    for name, group in groups.items():
+        scales = [network.get_submodule(norm).weight for norm in group.norms]
+        scales = [scale for scale in scales if scale is not None]
+        if not scales:
+            raise PruningError(f"{name} has no batch norm with a scale: choose l1 instead.")
+        scores[name] = torch.stack([s.detach().abs() for s in scales]).sum(0).cpu()  # type: ignore
+    return scores
+
+
+def random(
+    network: nn.Module,
+    groups: Mapping[str, Group],
+    batches: Batches | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Scores:
+    """Uniform in [0, 1): the control every other criterion must beat (Mittal et al. 2018, arXiv 1801.10447)."""
+    return {name: torch.rand(group.size, generator=generator) for name, group in groups.items()}
+
+
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "linf": linf,
+    "bn_scale": bn_scale,
+    "random": random,
+}

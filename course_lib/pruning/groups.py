@@ -1,0 +1,262 @@
+"""Which filters must go together, and which layers read them.
+
+A network is traced once with torch.fx. Every value that flows through it has a *channel space*: a convolution reads the
+space of its input and opens a new one; batch norm, activations and pooling stay inside theirs; an addition ties two
+spaces into one. What is left at the end, space by space, are the groups.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+
+class PruningError(ValueError):
+    """A network or a plan that can't be pruned; the message is one sentence that names what and why."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Filters that can only be removed together, index by index.
+
+    `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th filter makes channel i.
+    `norms`: the batch norms on those channels. `readers`: (layer, columns), the layers with weights that read them,
+    and how many consecutive input columns of that layer belong to each channel (1, or H·W after a flatten).
+    """
+
+    name: str
+    size: int
+    producers: tuple[str, ...]
+    norms: tuple[str, ...]
+    readers: tuple[tuple[str, int], ...]
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Layers that treat every channel by itself, so that removing a channel leaves the others as they were.
+PER_CHANNEL_MODULES = (
+    *(nn.Identity, nn.Dropout, nn.Dropout2d),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+PER_CHANNEL_FUNCTIONS = {
+    *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.leaky_relu, F.elu),
+    *(F.gelu, F.silu, F.mish, F.hardtanh, F.hardswish, F.softplus, F.dropout, F.dropout2d),
+    *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
+    *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
+}
+ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+MEANS = {torch.mean, "mean"}
+FLATTENS = {torch.flatten, "flatten"}
+KNOWN = (
+    "convolution, batch norm, elementwise activation, pooling, flatten, linear layer and addition"
+)
+
+
+@dataclass
+class _Space:
+    """One channel space while the walk goes on; `merged` points to the space it was tied to."""
+
+    size: int
+    producers: list[str] = field(default_factory=list)
+    norms: list[str] = field(default_factory=list)
+    readers: list[tuple[str, int]] = field(default_factory=list)
+    fixed: bool = False  # the network's input or output: nothing may be removed
+    merged: _Space | None = None
+
+    def root(self) -> _Space:
+        return self if self.merged is None else self.merged.root()
+
+    def tie(self, other: _Space) -> None:
+        mine, theirs = self.root(), other.root()
+        if mine is theirs:
+            return
+        for name in ("producers", "norms", "readers"):
+            getattr(mine, name).extend(getattr(theirs, name))
+        mine.fixed |= theirs.fixed
+        theirs.merged = mine
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What the walk knows of one value: its space, its columns per channel, its shape."""
+
+    space: _Space
+    columns: int
+    shape: tuple[int, ...]
+
+
+def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
+    """Find the groups of a network, in the order in which it computes them.
+
+    `example`: one batch of the shape the network takes (its values don't matter; nothing is computed with them).
+    Each group is named after its first producer. Filters that make the network's output are in no group.
+    Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise activation,
+    pooling, flatten, linear layer and addition, and for weights used twice.
+    """
+    _refuse_shared_weights(network)
+    try:
+        # On the meta device shapes are worked out without computing, and no batch norm sees the example.
+        traced = fx.symbolic_trace(copy.deepcopy(network).to("meta").eval())
+        ShapeProp(traced).propagate(example.to("meta"))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PruningError(
+            f"{type(network).__name__} can't be traced with an input of shape {tuple(example.shape)}: {reason}"
+        ) from error
+    walk = _Walk(dict(traced.named_modules()))
+    for node in traced.graph.nodes:
+        walk.visit(node)
+    order = list(dict(network.named_modules()))
+    groups = {}
+    for space in walk.spaces:
+        if space.merged is None and not space.fixed and space.readers:
+            assert space.producers, "a space that is not an input has a producer"
+            producers = tuple(sorted(space.producers, key=walk.calls.index))
+            groups[producers[0]] = Group(
+                producers[0],
+                space.size,
+                producers,
+                tuple(sorted(space.norms, key=order.index)),
+                tuple(space.readers),
+            )
+    return dict(sorted(groups.items(), key=lambda item: walk.calls.index(item[0])))
+
+
+def _refuse_shared_weights(network: nn.Module) -> None:
+    seen: dict[int, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        first = seen.setdefault(id(parameter), name)
+        if first != name:
+            raise PruningError(
+                f"{name} and {first} are the same weights: filters shared by two layers can't be pruned."
+            )
+
+
+class _Walk:
+    """Goes through the traced graph once and keeps the channel spaces."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self.modules = modules
+        self.values: dict[fx.Node, _Value] = {}
+        self.spaces: list[_Space] = []
+        self.calls: list[str] = []
+
+    def visit(self, node: fx.Node) -> None:
+        if node.op == "output":
+            for source in node.all_input_nodes:
+                self.values[source].space.root().fixed = True
+            return
+        if node.op == "placeholder":
+            self.values[node] = self._opened(node, fixed=True)
+        elif node.op == "call_module":
+            self.values[node] = self._module(node, str(node.target))
+        elif node.op in ("call_function", "call_method"):
+            self.values[node] = self._function(node)
+        else:
+            raise _refusal(node, f"the tensor {node.target}")
+
+    def _opened(self, node: fx.Node, producer: str = "", fixed: bool = False) -> _Value:
+        shape = _shape(node)
+        if len(shape) < 2:
+            raise _refusal(node, f"a value of shape {shape}, which has no channels,")
+        space = _Space(shape[1], [producer] if producer else [], fixed=fixed)
+        self.spaces.append(space)
+        return _Value(space, 1, shape)
+
+    def _module(self, node: fx.Node, name: str) -> _Value:
+        module, source = self.modules[name], self._source(node)
+        if isinstance(module, nn.Flatten):
+            if (module.start_dim, module.end_dim) != (1, -1):
+                raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
+            return self._flattened(node, source)
+        if type(module) in PER_CHANNEL_MODULES:
+            return _Value(source.space, source.columns, _shape(node))
+        if name in self.calls:
+            raise PruningError(
+                f"{name} is called twice: filters shared by two places can't be pruned."
+            )
+        self.calls.append(name)
+        if type(module) in NORMS and source.columns == 1:
+            source.space.root().norms.append(name)
+            return source
+        if type(module) in CONVOLUTIONS and module.groups == 1 and source.columns == 1:
+            source.space.root().readers.append((name, 1))
+            return self._opened(node, name)
+        if type(module) is nn.Linear and len(source.shape) == 2:
+            source.space.root().readers.append((name, source.columns))
+            return self._opened(node, name)
+        grouped = getattr(module, "groups", 1) != 1
+        kind = f"grouped {type(module).__name__}" if grouped else type(module).__name__
+        raise _refusal(node, f"{name}, a {kind} on a value of shape {source.shape},")
+
+    def _function(self, node: fx.Node) -> _Value:
+        if node.target in PER_CHANNEL_FUNCTIONS:
+            source = self._source(node)
+            return _Value(source.space, source.columns, _shape(node))
+        if node.target in FLATTENS and _argument(node, 1, "start_dim", 0) == 1:
+            if _argument(node, 2, "end_dim", -1) == -1:
+                return self._flattened(node, self._source(node))
+        if node.target in MEANS and self._averages_positions(node):
+            source = self._source(node)
+            return _Value(source.space, source.columns, _shape(node))
+        if node.target in ADDITIONS:
+            return self._added(node)
+        raise _refusal(node, f"the operation {getattr(node.target, '__name__', node.target)}")
+
+    def _averages_positions(self, node: fx.Node) -> bool:
+        """Whether a mean goes over positions only, so that channels stay apart."""
+        dims = _argument(node, 1, "dim", None)
+        dims = (dims,) if isinstance(dims, int) else dims
+        rank = len(self._source(node).shape)
+        return bool(dims) and all(dim % rank >= 2 for dim in dims)
+
+    def _flattened(self, node: fx.Node, source: _Value) -> _Value:
+        positions = 1
+        for extent in source.shape[2:]:
+            positions *= extent
+        return _Value(source.space, source.columns * positions, _shape(node))
+
+    def _added(self, node: fx.Node) -> _Value:
+        values = [self.values[source] for source in node.all_input_nodes]
+        if any(value.shape != values[0].shape for value in values):
+            shapes = " and ".join(str(value.shape) for value in values)
+            raise _refusal(node, f"an addition of the shapes {shapes}")
+        if any(value.columns != values[0].columns for value in values):
+            raise _refusal(node, "an addition of values that were flattened differently")
+        for value in values[1:]:
+            values[0].space.tie(value.space)
+        return values[0]
+
+    def _source(self, node: fx.Node) -> _Value:
+        sources = node.all_input_nodes
+        if len(sources) != 1:
+            raise _refusal(node, f"{node.target}, which takes {len(sources)} values,")
+        return self.values[sources[0]]
+
+
+def _argument(node: fx.Node, position: int, name: str, default: object) -> object:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    meta = node.meta.get("tensor_meta")
+    if meta is None or not hasattr(meta, "shape"):
+        raise _refusal(node, f"{node.target}, which isn't a single tensor,")
+    return tuple(meta.shape)
+
+
+def _refusal(node: fx.Node, what: str) -> PruningError:
+    return PruningError(
+        f"{what} (node {node.name}) can't be pruned around: the network may consist of {KNOWN} only."
+    )

@@ -1,0 +1,179 @@
+"""The narrower network, and its twin: the wide network with the same channels set to zero.
+
+The theorem the course stands on: both compute the same, when the channels are zeroed *at the input of every layer with
+weights that reads them*. It holds in training mode as well, since batch norm works on every channel by itself, and
+after an optimiser's step, since a channel that is read as zero sends no gradient to anything that is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .groups import Group, PruningError
+
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+def check_keep(
+    network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]
+) -> None:
+    """Raise PruningError, naming the group, unless `keep` is a plan for these groups and they fit the network."""
+    for name, kept in keep.items():
+        if name not in groups:
+            raise PruningError(
+                f"There is no group {name!r}: the groups are {', '.join(groups) or 'none'}."
+            )
+        size = groups[name].size
+        if kept.dtype != torch.long or kept.dim() != 1 or not len(kept):
+            raise PruningError(
+                f"keep[{name!r}] must be a 1-D tensor of at least one integer index."
+            )
+        if kept[0] < 0 or kept[-1] >= size or (kept.diff() <= 0).any():
+            raise PruningError(
+                f"keep[{name!r}] must rise from 0 or more to {size - 1} or less, no index twice."
+            )
+        for producer in groups[name].producers:
+            wide = network.get_submodule(producer).weight.shape[0]  # type: ignore[union-attr,index]
+            if wide != size:
+                raise PruningError(
+                    f"{producer} has {wide} filters, its group {size}: call find_groups again after pruning."
+                )
+
+
+def columns_of(kept: Tensor, columns: int) -> Tensor:
+    """Input columns of a reader that belong to the kept channels: [3] with 4 columns each → [12, 13, 14, 15]."""
+    return (kept[:, None] * columns + torch.arange(columns, device=kept.device)).flatten()
+
+
+def kept_slices(
+    groups: Mapping[str, Group], keep: Mapping[str, Tensor]
+) -> dict[str, dict[int, Tensor]]:
+    """For every tensor that shrinks, by its name in the state dict: {dimension: indices that stay}."""
+    slices: dict[str, dict[int, Tensor]] = {}
+    for name, kept in keep.items():
+        group = groups[name]
+        for producer in group.producers:
+            slices.setdefault(f"{producer}.weight", {})[0] = kept
+            slices.setdefault(f"{producer}.bias", {})[0] = kept
+        for norm in group.norms:
+            for tensor in NORM_TENSORS:
+                slices.setdefault(f"{norm}.{tensor}", {})[0] = kept
+        for reader, columns in group.readers:
+            slices.setdefault(f"{reader}.weight", {})[1] = columns_of(kept, columns)
+    return slices
+
+
+def take(tensor: Tensor, slices: Mapping[int, Tensor]) -> Tensor:
+    """The part of a tensor that stays, sliced along each dimension in `slices`."""
+    for dimension, kept in slices.items():
+        tensor = tensor.index_select(dimension, kept.to(tensor.device))
+    return tensor
+
+
+@torch.no_grad()
+def prune(
+    network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]
+) -> nn.Module:
+    """Return a new network without the filters that `keep` leaves out; the given one is untouched.
+
+    `keep`: {group name: sorted 1-D long tensor of the indices that stay}; a group that isn't named stays whole.
+    Raises PruningError, naming the group, for indices that are empty, unsorted, repeated or out of range.
+    """
+    check_keep(network, groups, keep)
+    narrow = copy.deepcopy(network)
+    narrow.zero_grad(set_to_none=True)
+    for name, slices in kept_slices(groups, keep).items():
+        path, _, attribute = name.rpartition(".")
+        layer = narrow.get_submodule(path)
+        tensor = getattr(layer, attribute)
+        if isinstance(tensor, nn.Parameter):
+            setattr(layer, attribute, nn.Parameter(take(tensor, slices), tensor.requires_grad))
+        elif tensor is not None:  # a batch norm's running statistics; None: no bias, no affine part
+            setattr(layer, attribute, take(tensor, slices))
+    for name in keep:
+        _set_widths(narrow, groups[name])
+    return narrow
+
+
+def _set_widths(network: nn.Module, group: Group) -> None:
+    """Make the layers' own records of their widths agree with their weights."""
+    for name in (*group.producers, *(reader for reader, _ in group.readers)):
+        layer = network.get_submodule(name)
+        width_out, width_in = layer.weight.shape[:2]  # type: ignore[union-attr,index]
+        if isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = width_out, width_in
+        else:
+            layer.out_channels, layer.in_channels = width_out, width_in  # type: ignore[assignment]
+    producer = network.get_submodule(group.producers[0])
+    for name in group.norms:
+        network.get_submodule(name).num_features = producer.weight.shape[0]  # type: ignore
+
+
+@contextmanager
+def masked(
+    network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]
+) -> Iterator[nn.Module]:
+    """Inside the `with`, the wide network reads the channels that `keep` leaves out as zero.
+
+    The zeros are put at the input of every reader, not behind the producer: batch norm would turn a zero into its bias.
+    """
+    check_keep(network, groups, keep)
+    handles = []
+    try:
+        for name, kept in keep.items():
+            for reader, columns in groups[name].readers:
+                gone = torch.ones(groups[name].size * columns, dtype=torch.bool)
+                gone[columns_of(kept.cpu(), columns)] = False
+                layer = network.get_submodule(reader)
+                handles.append(layer.register_forward_pre_hook(_zero(gone)))
+        yield network
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _zero(gone: Tensor):
+    def hook(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        (x,) = inputs
+        return (x.masked_fill(gone.to(x.device).view(1, -1, *[1] * (x.dim() - 2)), 0),)
+
+    return hook
+
+
+def carry_optimizer(
+    optimizer: torch.optim.Optimizer,
+    network: nn.Module,
+    narrow: nn.Module,
+    groups: Mapping[str, Group],
+    keep: Mapping[str, Tensor],
+) -> torch.optim.Optimizer:
+    """A new optimiser for the narrow network that goes on where the wide one's stopped.
+
+    Momentum and other state of a parameter's shape is sliced along every dimension that was pruned. An optimiser that
+    still held the old parameters would go on training weights that no network uses.
+    Raises PruningError for a parameter that isn't the network's.
+    """
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    new_parameters = dict(narrow.named_parameters())
+    slices = kept_slices(groups, keep)
+    param_groups = []
+    for group in optimizer.param_groups:
+        if any(parameter not in names for parameter in group["params"]):
+            raise PruningError("The optimiser holds parameters that aren't the network's.")
+        narrowed = [new_parameters[names[parameter]] for parameter in group["params"]]
+        param_groups.append({**group, "params": narrowed})
+    carried = type(optimizer)(param_groups)  # type: ignore[call-arg]
+    for parameter, state in optimizer.state.items():
+        name = names[parameter]
+        carried.state[new_parameters[name]] = {
+            key: take(value, slices.get(name, {})).clone()
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+            else copy.deepcopy(value)
+            for key, value in state.items()
+        }
+    return carried
