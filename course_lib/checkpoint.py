@@ -1,0 +1,148 @@
+"""The state of a run, and the files it is written to.
+
+`checkpoint.pt` is the only truth: every other file of a run is written again from it. Each file is written under a
+temporary name, brought to the disk, and renamed, so that at every moment it is either the old one or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from course_lib.config import Config
+from course_lib.errors import CourseError
+from course_lib.resnet import ResNet, ResNetConfig, saved_form
+from course_lib.training import make_optimizer, make_schedule, place
+
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """Where a run stands: what it has, which phase it is in, and how far."""
+
+    config: Config
+    network: ResNet
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    round: int = 0  # 0 while the full network is trained
+    attempt: int = 0  # how many fine-tunings of this round have failed
+    batch: int = 0  # batches done in this phase
+    batches: int = 0  # batches done in all
+    seconds: float = 0.0
+    val_accuracy_pruned: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    full: dict[str, Any] | None = None  # the full network after its training, as saved_form gives it
+    passed: dict[str, Any] | None = None  # the last network that passed the gate
+    finished: bool = False
+
+    @property
+    def phase(self) -> str:
+        """The name of the phase, which every random draw in it depends on."""
+        if self.round == 0:
+            return "base"
+        return f"round {self.round}" + (f", try {self.attempt + 1}" if self.attempt else "")
+
+    @property
+    def phase_batches(self) -> int:
+        """How many batches the phase has."""
+        return self.config.batches if self.round == 0 else self.config.finetune_batches
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under a temporary name and rename it, so that nobody ever meets half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise CourseError(
+            f"{path} can't be written ({error.strerror or error}): free some space or choose another --out."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def save(state: State, out: Path) -> None:
+    """Write the checkpoint; it holds plain tensors, numbers and strings only."""
+    saved = {
+        "format": FORMAT,
+        "config": state.config.to_dict(),
+        "network": saved_form(state.network),
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        **{name: getattr(state, name) for name in PLAIN_FIELDS},
+    }
+    write_whole(out / "checkpoint.pt", lambda file: torch.save(saved, file))
+
+
+PLAIN_FIELDS = (
+    *("round", "attempt", "batch", "batches", "seconds", "val_accuracy_pruned"),
+    *("history", "curve", "full", "passed", "finished"),
+)
+
+
+def load(out: Path, config: Config, device: torch.device) -> State | None:
+    """The state in a run's checkpoint, or None if it was stopped before its first one.
+
+    Raises CourseError for a checkpoint that is damaged or was written by another version.
+    """
+    path = out / "checkpoint.pt"
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']}, not {FORMAT}")
+        state = new_state(config, ResNetConfig.from_dict(saved["network"]["config"]), device)
+        state.network.load_state_dict(saved["network"]["state_dict"])
+        for name in PLAIN_FIELDS:
+            setattr(state, name, saved[name])
+        start_cycle(state)
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.schedule.load_state_dict(saved["schedule"])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CourseError(
+            f"{path} is damaged or not a checkpoint of this version ({reason}): "
+            "start again in another --out."
+        ) from error
+    return state
+
+
+def new_state(config: Config, network_config: ResNetConfig, device: torch.device) -> State:
+    """A fresh network of the given widths, initialised from the seed, at the start of its training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = ResNet(network_config)
+    placed = place(network, device)
+    optimizer = make_optimizer(placed, config.rate, config.momentum, config.weight_decay)
+    state = State(config, placed, optimizer, schedule=None)  # type: ignore[arg-type]
+    start_cycle(state)
+    return state
+
+
+def start_cycle(state: State) -> None:
+    """Begin the phase's cycle of the learning rate."""
+    peak = state.config.rate if state.round == 0 else state.config.finetune_rate
+    state.schedule = make_schedule(
+        state.optimizer, peak, state.phase_batches, state.config.warm_up
+    )

@@ -1,0 +1,220 @@
+"""Batches, training and checking, each a function of what is given and nothing else.
+
+Every random draw is a function of (seed, phase, batch index), so a run that was interrupted draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.data import Data, Split
+from course_lib.errors import CourseError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+Batch = tuple[Tensor, Tensor]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU; or the one that is asked for. Raises CourseError if it isn't there."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if name not in there:
+        raise CourseError(f"There is no device {name!r}: choose one of {', '.join(DEVICES)}.")
+    if not there[name]:
+        raise CourseError(f"This machine has no {name} device for PyTorch: use --device cpu.")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type for autocast: bfloat16 where a GPU computes in it, float32 elsewhere, or the one that is asked for."""
+    if name not in PRECISIONS:
+        raise CourseError(
+            f"There is no precision {name!r}: choose one of {', '.join(PRECISIONS)}."
+        )
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its weights channels-last, which convolutions on CPU and CUDA are fastest with."""
+    if device.type == "mps":
+        return network.to(device)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def generator(seed: int, *where: str | int) -> torch.Generator:
+    """A random generator of its own for each (seed, phase, batch index, …)."""
+    words = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in where]
+    state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training image may be moved: mirrored with probability ½, shifted, zoomed (shares of its size)."""
+
+    flip: bool = True
+    shift: float = 0.1
+    zoom: float = 0.15
+
+    def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """Move every image [N, C, H, W] by its own draw; what comes in at the edges is a reflection."""
+        draws = torch.rand(len(images), 4, generator=random) * 2 - 1
+        scale = 1 + self.zoom * draws[:, 0]
+        mirror = torch.sign(draws[:, 1]) if self.flip else torch.ones(len(images))
+        zero = torch.zeros(len(images))
+        # Twice the share, since affine_grid's coordinates run from −1 to 1.
+        rows = [
+            torch.stack([scale * mirror, zero, 2 * self.shift * draws[:, 2]], 1),
+            torch.stack([zero, scale, 2 * self.shift * draws[:, 3]], 1),
+        ]
+        matrices = torch.stack(rows, 1).to(images.device)
+        grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+        moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        return moved.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, phase: str, epoch: int) -> Tensor:
+    return torch.randperm(size, generator=generator(seed, phase, epoch))
+
+
+class Loader:
+    """Batches of a data set as the network takes them: float, standardised, [N, C, H, W], on the device."""
+
+    def __init__(
+        self,
+        data: Data,
+        device: torch.device,
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.device, self.batch_size, self.seed = device, batch_size, seed
+        self.augmentation = augmentation
+        self.splits = {
+            name: _tensors(getattr(data, name), device) for name in ("train", "val", "test")
+        }
+        channels = (1, -1, 1, 1)
+        self.mean = torch.tensor(data.mean, device=device).view(channels) * 255
+        self.scale = 1 / (torch.tensor(data.std, device=device).view(channels) * 255)
+
+    def training_batch(self, phase: str, batch: int) -> Batch:
+        """Batch number `batch` of a phase of training; every image once per epoch, each epoch in its own order."""
+        size = len(self.splits["train"][1])
+        per_epoch = max(1, size // self.batch_size)
+        epoch, place_in_epoch = divmod(batch, per_epoch)
+        order = _permutation(size, self.seed, phase, epoch)
+        chosen = order[place_in_epoch * self.batch_size : (place_in_epoch + 1) * self.batch_size]
+        images, labels = self._fetch("train", chosen)
+        if self.augmentation is not None:
+            draws = generator(self.seed, phase, "augmentation", batch)
+            images = self.augmentation(images, draws)
+        return images, labels
+
+    def training_batches(self, phase: str, start: int, stop: int) -> Iterator[Batch]:
+        """Batches `start` to `stop` of a phase of training."""
+        return (self.training_batch(phase, batch) for batch in range(start, stop))
+
+    def batches(self, split: str, limit: int | None = None) -> Iterator[Batch]:
+        """A split in its own order, without augmentation; `limit`: only its first so many images."""
+        size = len(self.splits[split][1])
+        size = size if limit is None else min(size, limit)
+        for first in range(0, size, self.batch_size):
+            yield self._fetch(split, torch.arange(first, min(first + self.batch_size, size)))
+
+    def _fetch(self, split: str, chosen: Tensor) -> Batch:
+        images, labels = self.splits[split]
+        chosen = chosen.to(images.device)
+        pixels = images[chosen].to(self.device).permute(0, 3, 1, 2).float()
+        return (pixels - self.mean) * self.scale, labels[chosen].to(self.device)
+
+
+def _tensors(split: Split, device: torch.device) -> Batch:
+    """A split as tensors: on the GPU if it takes less than a quarter of the memory free there, else where it is."""
+    # PyTorch wants memory it may write to; a copy-on-write memory map satisfies it without being read into memory.
+    images = torch.from_numpy(np.require(split.images, requirements="W"))
+    labels = torch.from_numpy(np.array(split.labels, dtype=np.int64))
+    if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+        return images.to(device), labels.to(device)
+    return images, labels
+
+
+def make_optimizer(network: nn.Module, rate: float, momentum: float, weight_decay: float):
+    """Stochastic gradient descent with Nesterov momentum (PyTorch's)."""
+    return torch.optim.SGD(
+        network.parameters(), rate, momentum=momentum, weight_decay=weight_decay, nesterov=True
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, peak: float, batches: int, warm_up: float):
+    """One cycle of the learning rate: up to `peak` over a share `warm_up` of the batches, then down to nothing.
+
+    Smith & Topin 2017, "Super-Convergence", arXiv 1708.07120, as PyTorch implements it; momentum stays as it is.
+    """
+    for group in optimizer.param_groups:
+        group.pop("initial_lr", None)  # a carried optimiser remembers its last cycle
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=batches, pct_start=warm_up, cycle_momentum=False
+    )
+
+
+def train(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    batches: Iterable[Batch],
+    *,
+    precision: torch.dtype = torch.float32,
+    label_smoothing: float = 0.0,
+) -> Iterator[Tensor]:
+    """Train on each batch in turn and hand out its loss, so that the caller can watch, save or stop in between."""
+    for images, labels in batches:
+        network.train()  # inside the loop: the caller may have checked the network in between
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        yield loss.detach()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32
+) -> Batch:
+    """Logits [N, classes] and labels [N] over all batches, on the CPU; the network's mode is left as it was."""
+    mode = network.training
+    network.eval()
+    logits, labels = [], []
+    for images, truth in batches:
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            logits.append(network(images).float().cpu())
+        labels.append(truth.cpu())
+    network.train(mode)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def accuracy(
+    network: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32
+) -> float:
+    """The share of images whose largest logit is the right class."""
+    logits, labels = predict(network, batches, precision)
+    return (logits.argmax(1) == labels).double().mean().item()
