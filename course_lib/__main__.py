@@ -10,6 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
+
 from course_lib import checkpoint, report
 from course_lib import data as data_sets
 from course_lib.config import PRESETS, Config, make_config
@@ -95,7 +98,24 @@ def run(
     """Begin or resume a run and report it."""
     place = pick_device(device)
     config = resumed_config(out, preset, options) if resume else begin(out, preset, options)
-    data = load_data(config, cache, progress=not quiet)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            try:
+                data = load_data(config, cache, progress=not quiet)
+            except CourseError:
+                if not resume:  # nothing was begun, so the corrected command must not be refused
+                    (out / "config.json").unlink()
+                raise
+            return _run(config, data, out, place, resume, quiet)
+    except Timeout:
+        raise CourseError(
+            f"Another process is running in {out}: wait for it, or choose another --out."
+        ) from None
+
+
+def _run(
+    config: Config, data: Data, out: Path, place: torch.device, resume: bool, quiet: bool
+) -> int:
     if not quiet:
         for note in data.notes:
             print(note)

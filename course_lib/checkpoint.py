@@ -58,7 +58,7 @@ class State:
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever meets half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.part")  # what a killed process left is written over
     try:
         with open(aside, "wb") as file:
             write(file)

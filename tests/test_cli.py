@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from filelock import FileLock
+
+from course_lib.__main__ import main
+from course_lib.config import PRESETS, Config, make_config
+from course_lib.errors import CourseError
+
+QUICK = [
+    *("--batches", "4", "--finetune-batches", "2", "--rounds", "1", "--train-images", "64"),
+    *("--val-images", "32", "--test-images", "32", "--base-width", "4", "--quiet"),
+]
+
+
+def course(capsys, *arguments) -> tuple[int, str, str]:
+    """Exit status, standard output and error of the command line."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stopped:  # argparse
+        status = int(stopped.code or 0)
+    written = capsys.readouterr()
+    return status, written.out, written.err
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "new" / "run"
+    assert main(["run", "--preset", "smoke", *QUICK, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_leaves_every_file(done):
+    assert {path.name for path in done.iterdir() if path.name != ".lock"} == {
+        *("config.json", "checkpoint.pt", "history.jsonl", "curve.jsonl", "full.pt", "network.pt"),
+        *("summary.json", "accuracy.png", "size.png", "throughput.png"),
+    }
+
+
+def test_a_finished_run_is_reported_again_at_once(done, capsys):
+    before = {path.name: path.read_bytes() for path in done.glob("*.json*")}
+    status, output, _ = course(capsys, "run", "--out", done, "--resume", "--quiet")
+    assert status == 0 and "test accuracy" in output
+    assert {path.name: path.read_bytes() for path in done.glob("*.json*")} == before
+
+
+def test_another_runs_results_are_not_overwritten(done, capsys):
+    before = {path.name: path.read_bytes() for path in done.iterdir()}
+    status, _, error = course(capsys, "run", "--preset", "smoke", *QUICK, "--out", done)
+    assert status == 2 and "--resume" in error and error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in done.iterdir()} == before
+
+
+def test_resuming_with_other_options_says_which(done, capsys):
+    status, _, error = course(capsys, "run", "--out", done, "--resume", "--rounds", "3", "--seed", "4")
+    assert status == 2
+    assert "rounds: 3, not 1" in error and "seed: 4, not 0" in error and "batches" not in error
+
+
+def test_resuming_with_the_same_options_is_fine(done, capsys):
+    same = ["run", "--out", done, "--resume", "--preset", "smoke", *QUICK]
+    assert course(capsys, *same)[0] == 0
+
+
+def test_resuming_nothing(tmp_path, capsys):
+    status, _, error = course(capsys, "run", "--out", tmp_path / "none", "--resume")
+    assert status == 2 and "Nothing was begun" in error
+    assert not (tmp_path / "none").exists()
+
+
+def test_resuming_where_only_the_config_was_written_starts_over(tmp_path, capsys):
+    config = make_config("smoke", batches=2, rounds=0, base_width=4, val_images=16, test_images=16)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert course(capsys, "run", "--out", tmp_path, "--resume", "--quiet")[0] == 0
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_a_folder_in_use_is_refused(done, capsys):
+    with FileLock(done / ".lock"):
+        status, _, error = course(capsys, "run", "--out", done, "--resume")
+    assert status == 2 and "Another process" in error
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", "half"])
+def test_a_damaged_checkpoint_is_named(done, tmp_path, capsys, damage):
+    for name in ("config.json", "checkpoint.pt"):
+        (tmp_path / name).write_bytes((done / name).read_bytes())
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
+    status, _, error = course(capsys, "run", "--out", tmp_path, "--resume")
+    assert status == 2 and "checkpoint.pt is damaged" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--fraction", "1.5", "--fraction can't be 1.5: it must be less than 1"),
+        ("--fraction", "nan", "--fraction can't be nan: give a finite number"),
+        ("--rounds", "-1", "--rounds can't be -1: it must be at least 0"),
+        ("--batches", "0", "--batches can't be 0"),
+        ("--cap", "0", "--cap can't be 0.0: it must be more than 0"),
+        ("--criterion", "l7", "invalid choice: 'l7'"),
+        ("--scope", "galaxy", "invalid choice: 'galaxy'"),
+        ("--depth", "19", "invalid choice: 19"),
+        ("--rate", "fast", "invalid float value: 'fast'"),
+        ("--preset", "huge", "invalid choice: 'huge'"),
+        ("--device", "tpu", "invalid choice: 'tpu'"),
+        ("--data", "no/such/folder", "no/such/folder"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, capsys, option, value, words):
+    status, _, error = course(capsys, "run", "--out", tmp_path / "run", option, value)
+    assert status == 2 and words in error and "Traceback" not in error
+
+
+def test_the_corrected_command_is_not_refused(tmp_path, capsys):
+    run = ["run", "--preset", "smoke", *QUICK, "--out", tmp_path]
+    assert course(capsys, *run, "--data", tmp_path / "nowhere")[0] == 2
+    assert course(capsys, *run)[0] == 0
+
+
+def test_presets_are_what_the_readme_says():
+    assert set(PRESETS) == {"smoke", "laptop", "paper"}
+    paper = PRESETS["paper"]
+    assert (paper.batches, paper.finetune_batches, paper.fraction) == (40_000, 8_000, 0.05)
+    with pytest.raises(CourseError, match="huge"):
+        make_config("huge")
+    assert Config(**json.loads(json.dumps(PRESETS["smoke"].to_dict()))) == PRESETS["smoke"]
+
+
+def test_the_smoke_preset_is_quick(tmp_path):
+    start = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "course_lib", "run", "--preset", "smoke", "--out", tmp_path / "run"],
+        check=True,
+    )
+    # 30 s is the goal on two quiet cores; the tests share them.
+    assert time.monotonic() - start < 90

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import TINY, tiny_data
+
+from course_lib import measure, report
+from course_lib.__main__ import NEW_NETWORK
+from course_lib.checkpoint import State
+from course_lib.errors import CourseError
+from course_lib.iterate import gate_level, iterate, make_loader
+from course_lib.resnet import ResNet, ResNetConfig, config_of, load_network
+from course_lib.training import accuracy
+
+CPU = torch.device("cpu")
+
+
+def run(config, out, **options) -> State:
+    out.mkdir(exist_ok=True)
+    return iterate(config, tiny_data(), out, CPU, progress=False, **options)
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def timeless(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return run(TINY, out), out
+
+
+def test_history_has_a_line_per_round_that_agrees_with_the_networks(finished):
+    state, out = finished
+    history = lines(out / "history.jsonl")
+    assert [line["round"] for line in history] == [0, 1, 2, 3]
+    assert [line["batches"] for line in history] == [24, 30, 36, 42]
+    assert history[0]["val_accuracy_pruned"] is None
+    start = history[0]["widths"]
+    for line in history:
+        network = ResNet(ResNetConfig.from_dict(line["network"]))
+        assert line["parameters"] == measure.count_parameters(network)
+        assert line["filters"] == sum(line["widths"].values())
+        expected = {n: max(2, int(w * 0.8 ** line["round"] + 0.5)) for n, w in start.items()}
+        assert line["widths"] == expected
+    seconds = [line["seconds"] for line in history]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert all(0 <= line["val_accuracy_pruned"] <= 1 for line in history[1:])
+
+
+def test_the_saved_network_is_the_one_that_passed(finished):
+    state, out = finished
+    network = load_network(out / "network.pt")
+    assert config_of(network).to_dict() == state.history[-1]["network"]
+    again = accuracy(network, make_loader(TINY, tiny_data(), CPU).batches("val"))
+    assert again == state.history[-1]["val_accuracy"]
+    full = accuracy(load_network(out / "full.pt"), make_loader(TINY, tiny_data(), CPU).batches("val"))
+    assert full == state.history[0]["val_accuracy"]
+    assert full > 0.8, "three bright channels are easy: the loop really trains"
+
+
+def test_the_three_documented_lines_load_it(finished):
+    _, out = finished
+    names: dict = {"torch": torch, "ResNet": ResNet, "ResNetConfig": ResNetConfig}
+    documented = [line.strip() for line in NEW_NETWORK.format(path=out / "network.pt").splitlines()]
+    assert len(documented) == 3
+    exec("\n".join(documented), names)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(names["network"](images), load_network(out / "network.pt")(images))
+
+
+def test_the_curve_marks_every_phase_and_tells_when_a_round_recovered(finished):
+    _, out = finished
+    curve = lines(out / "curve.jsonl")
+    assert [p["batches"] for p in curve if p["phase"] == "base"] == [4, 8, 12, 16, 20, 24]
+    # right after surgery, on the way, at the end
+    assert [p["batches"] for p in curve if p["phase"] == "round 2"] == [30, 34, 36]
+
+
+@pytest.mark.parametrize("stop", [1, 7, 24, 25, 33, 41])
+def test_interrupted_and_resumed_is_as_if_it_never_was(finished, tmp_path, stop):
+    state, out = finished
+
+    def interrupt(state: State) -> None:
+        if state.batches == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path, after_batch=interrupt)
+    resumed = run(TINY, tmp_path, resume=True)
+    mine, other = resumed.network.state_dict(), state.network.state_dict()
+    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+    assert timeless(resumed.history) == timeless(state.history)
+    assert resumed.curve == state.curve
+    saved, expected = (torch.load(d / "network.pt", weights_only=True) for d in (tmp_path, out))
+    assert all(
+        torch.equal(saved["state_dict"][k], expected["state_dict"][k])
+        for k in expected["state_dict"]
+    )
+
+
+def test_a_round_that_does_not_recover_is_tried_again_and_rolled_back(tmp_path):
+    # Four fifths of the filters gone and a rate that can't mend it: the first round has to fail.
+    hopeless = replace(TINY, fraction=0.8, finetune_rate=1e-9, tolerance=0.01, finetune_batches=2)
+    state = run(hopeless, tmp_path)
+    full, failed = state.history
+    assert (failed["passed"], failed["attempts"]) == (False, 2)
+    assert failed["batches"] == 24 + 2 * 2, "one more fine-tuning was granted"
+    assert failed["val_accuracy"] < gate_level(state)
+    assert config_of(load_network(tmp_path / "network.pt")).to_dict() == full["network"]
+    assert {point["phase"] for point in state.curve} == {"base", "round 1", "round 1, try 2"}
+    summary = report.finish(state, tiny_data(), tmp_path, CPU)
+    assert summary["rounds_passed"] == 0 and summary["ratios"]["parameters"] == 1
+
+
+def test_without_the_gate_it_goes_on(tmp_path):
+    open_gate = replace(TINY, fraction=0.8, finetune_rate=1e-9, gate=False, rounds=2)
+    assert [line["passed"] for line in run(open_gate, tmp_path).history] == [True] * 3
+
+
+def test_no_rounds_trains_the_full_network_alone(tmp_path):
+    state = run(replace(TINY, rounds=0), tmp_path)
+    assert len(state.history) == 1 and state.finished
+
+
+def test_every_criterion_and_scope_goes_through(tmp_path):
+    from course_lib.pruning import CRITERIA
+
+    short = replace(TINY, batches=2, finetune_batches=1, rounds=1, gate=False)
+    for criterion in CRITERIA:
+        for scope in ("layer", "network"):
+            out = tmp_path / f"{criterion}-{scope}"
+            state = run(replace(short, criterion=criterion, scope=scope), out)
+            assert state.history[1]["filters"] < state.history[0]["filters"]
+
+
+def test_momentum_crosses_surgery(tmp_path):
+    seen = {}
+
+    def watch(state: State) -> None:
+        if state.round == 1 and state.batch == 1:
+            seen["buffers"] = len(state.optimizer.state)
+            mine = {id(p) for p in state.network.parameters()}
+            held = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+            seen["right"] = mine == held
+
+    run(TINY, tmp_path, after_batch=watch)
+    assert seen == {"buffers": len(list(ResNet(TINY.network(3, 3, 16)).parameters())), "right": True}
+
+
+def test_a_loss_that_is_no_number_is_named(tmp_path):
+    with pytest.raises(CourseError, match="lower --rate"):
+        run(replace(TINY, rate=1e30), tmp_path)
+
+
+def test_the_report(finished):
+    state, out = finished
+    summary = report.finish(state, tiny_data(), out, CPU)
+    assert summary == json.loads((out / "summary.json").read_text())
+    for which in ("full", "final"):
+        figures = summary[which]
+        assert {"parameters", "bytes", "macs", "images_per_second", "test_accuracy"} <= set(figures)
+    network = load_network(out / "network.pt")
+    assert summary["final"]["parameters"] == measure.count_parameters(network)
+    tested = accuracy(network, make_loader(TINY, tiny_data(), CPU).batches("test"))
+    assert summary["final"]["test_accuracy"] == tested
+    ratio = summary["final"]["parameters"] / summary["full"]["parameters"]
+    assert summary["ratios"]["parameters"] == pytest.approx(ratio)
+    assert all(line["images_per_second"] > 0 for line in lines(out / "history.jsonl"))
+    for figure in ("accuracy.png", "size.png", "throughput.png"):
+        assert (out / figure).read_bytes().startswith(b"\x89PNG")
+    assert "test accuracy" in report.describe(summary)
+    stamp = (out / "size.png").stat().st_mtime_ns
+    assert report.finish(state, tiny_data(), out, CPU) == summary
+    assert (out / "size.png").stat().st_mtime_ns == stamp, "a finished run isn't measured again"

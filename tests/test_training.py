@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_data
+from torch import nn
+
+from course_lib.errors import CourseError
+from course_lib.training import (
+    Augmentation,
+    Loader,
+    accuracy,
+    generator,
+    make_optimizer,
+    make_schedule,
+    pick_device,
+    pick_precision,
+    predict,
+    train,
+)
+
+CPU = torch.device("cpu")
+
+
+def loader(**options) -> Loader:
+    return Loader(tiny_data(), CPU, batch_size=16, seed=5, **options)
+
+
+def test_an_epoch_shows_every_image_once_as_far_as_whole_batches_go():
+    data, batches = tiny_data(), loader()
+    seen = torch.cat([batches.training_batch("base", batch)[0] for batch in range(6)])
+    originals = torch.cat([images for images, _ in batches.batches("train")])
+    matches = (seen[:, None] == originals[None]).flatten(2).all(2)
+    assert matches.any(1).all(), "every batch holds images of the training set"
+    assert matches.sum(0).max() == 1, "none comes twice"
+    assert len(seen) == 96 and len(data.train.labels) == 100
+
+
+def test_batches_are_standardised_and_labelled_as_the_split_is():
+    data = tiny_data()
+    images, labels = next(loader().batches("val"))
+    expected = (torch.from_numpy(data.val.images[:16]).float() / 255 - 0.4) / 0.2
+    torch.testing.assert_close(images, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+    assert labels.tolist() == data.val.labels[:16].tolist()
+
+
+def test_a_batch_is_a_function_of_seed_phase_and_index():
+    a, b = loader(augmentation=Augmentation()), loader(augmentation=Augmentation())
+    list(a.training_batches("base", 0, 9))  # what was drawn before must not matter
+    for phase, batch in [("base", 11), ("round 2", 0)]:
+        assert torch.equal(a.training_batch(phase, batch)[0], b.training_batch(phase, batch)[0])
+    first, other = a.training_batch("base", 0)[0], a.training_batch("round 1", 0)[0]
+    assert not torch.equal(first, other)
+
+
+def test_generators_of_different_places_differ():
+    keys = [(0, "base", 1), (0, "base", 2), (0, "round 1", 1), (1, "base", 1)]
+    draws = {torch.rand(1, generator=generator(*key)).item() for key in keys}
+    assert len(draws) == len(keys)
+
+
+def test_augmentation_without_movement_is_the_identity():
+    images = torch.rand(5, 3, 16, 16)
+    still = Augmentation(flip=False, shift=0.0, zoom=0.0)
+    torch.testing.assert_close(still(images, torch.Generator()), images, rtol=0, atol=1e-5)
+
+
+def test_augmentation_mirrors_about_half_and_nothing_else():
+    images = torch.rand(64, 3, 16, 16)
+    moved = Augmentation(flip=True, shift=0.0, zoom=0.0)(images, torch.Generator().manual_seed(1))
+    same = (moved - images).flatten(1).abs().amax(1) < 1e-5
+    mirrored = (moved - images.flip(3)).flatten(1).abs().amax(1) < 1e-5
+    assert (same ^ mirrored).all()
+    assert 16 < same.sum() < 48
+
+
+def test_a_shift_moves_by_whole_pixels_as_far_as_allowed():
+    ramp = torch.arange(16.0).expand(200, 1, 16, 16)  # each pixel holds its column
+    moved = Augmentation(flip=False, shift=0.25, zoom=0.0)(ramp, torch.Generator().manual_seed(1))
+    shifts = (moved - ramp)[:, 0, 8, 8]
+    assert 3.5 < shifts.abs().max() <= 4.0
+    assert shifts.min() < -3 and shifts.max() > 3
+
+
+def test_training_learns_and_hands_out_each_loss():
+    batches = loader()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    optimizer = make_optimizer(network, 0.5, 0.9, 0.0)
+    schedule = make_schedule(optimizer, 0.5, 40, 0.2)
+    losses = list(train(network, optimizer, schedule, batches.training_batches("base", 0, 40)))
+    assert len(losses) == 40 and losses[-1] < 0.5 * losses[0]
+    assert accuracy(network, batches.batches("test")) > 0.95
+    assert optimizer.param_groups[0]["lr"] < 0.01, "the cycle has come down"
+
+
+def test_predict_leaves_the_mode_and_matches_a_plain_loop():
+    batches, network = loader(), nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(768, 3))
+    network.train()
+    logits, labels = predict(network, batches.batches("val"))
+    assert network.training
+    network.eval()
+    images = torch.cat([images for images, _ in batches.batches("val")])
+    torch.testing.assert_close(logits, network(images), rtol=1e-5, atol=1e-5)
+    expected = (network(images).argmax(1) == labels).float().mean().item()
+    assert accuracy(network, batches.batches("val")) == pytest.approx(expected)
+
+
+def test_limit_takes_the_first_images():
+    assert sum(len(labels) for _, labels in loader().batches("val", 20)) == 20
+
+
+def test_devices_and_precisions_that_are_not_there_are_named():
+    if not torch.cuda.is_available():
+        with pytest.raises(CourseError, match="no cuda device"):
+            pick_device("cuda")
+    with pytest.raises(CourseError, match="'tpu'"):
+        pick_device("tpu")
+    with pytest.raises(CourseError, match="'int3'"):
+        pick_precision("int3", CPU)
+    assert pick_precision("auto", CPU) == torch.float32
