@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from course_lib import checkpoint, report
@@ -29,7 +29,9 @@ NEW_NETWORK = """\
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 for something the user can mend, 130 for Ctrl-C."""
+    """Run the command line; return the exit status: 0, 2 for something the user can mend, 130 for
+    Ctrl-C.
+    """
     options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
     try:
@@ -57,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="train a network, prune it round by round, and report what that bought",
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The pruned network can be loaded with\n" + NEW_NETWORK.format(path="DIR/network.pt"),
+        epilog="The pruned network can be loaded with\n"
+        + NEW_NETWORK.format(path="DIR/network.pt"),
     )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
     command.add_argument(
@@ -78,7 +81,9 @@ def _add_option(group: Any, option: Any) -> None:
     name = "--" + option.name.replace("_", "-")
     help = option.metadata["help"] + (f" (default: {option.default})" if option.default else "")
     if option.type == "bool":
-        group.add_argument(name, action=argparse.BooleanOptionalAction, help=option.metadata["help"])
+        group.add_argument(
+            name, action=argparse.BooleanOptionalAction, help=option.metadata["help"]
+        )
         return
     kind = {"int": int, "int | None": int, "float": float, "str": str}[option.type]
     choices = option.metadata.get("choices")
@@ -100,27 +105,22 @@ def run(
     config = resumed_config(out, preset, options) if resume else begin(out, preset, options)
     try:
         with FileLock(out / ".lock", timeout=0):
+            clock = time.perf_counter()
             try:
                 data = load_data(config, cache, progress=not quiet)
             except CourseError:
                 if not resume:  # nothing was begun, so the corrected command must not be refused
                     (out / "config.json").unlink()
                 raise
-            return _run(config, data, out, place, resume, quiet)
+            data_seconds = time.perf_counter() - clock
+            for note in () if quiet else data.notes:
+                print(note)
+            state = iterate(config, data, out, place, resume=resume, progress=not quiet)
+            summary = report.finish(state, data, out, place, data_seconds=data_seconds)
     except Timeout:
         raise CourseError(
             f"Another process is running in {out}: wait for it, or choose another --out."
         ) from None
-
-
-def _run(
-    config: Config, data: Data, out: Path, place: torch.device, resume: bool, quiet: bool
-) -> int:
-    if not quiet:
-        for note in data.notes:
-            print(note)
-    state = iterate(config, data, out, place, resume=resume, progress=not quiet)
-    summary = report.finish(state, data, out, place)
     print(report.describe(summary))
     print(f"Figures, history and the network are in {out}.")
     return 0
@@ -141,14 +141,17 @@ def begin(out: Path, preset: str | None, options: dict[str, Any]) -> Config:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(
-            f"{out} can't be made a folder for the results ({error.strerror}): choose another --out."
+            f"{out} can't be made a folder for the results ({error.strerror}): "
+            "choose another --out."
         ) from error
     checkpoint.write_text(out / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
     return config
 
 
 def resumed_config(out: Path, preset: str | None, options: dict[str, Any]) -> Config:
-    """The config of the run in a folder. Raises CourseError if there is none or other options are asked for."""
+    """The config of the run in a folder. Raises CourseError if there is none or other options are
+    asked for.
+    """
     path = out / "config.json"
     if not path.exists():
         raise CourseError(f"Nothing was begun in {out}: leave --resume away to begin.")

@@ -1,7 +1,9 @@
 """The state of a run, and the files it is written to.
 
-`checkpoint.pt` is the only truth: every other file of a run is written again from it. Each file is written under a
-temporary name, brought to the disk, and renamed, so that at every moment it is either the old one or the new one, whole.
+`checkpoint.pt` is the only truth: every other file of a run is written again from it. Each file is
+written under a
+temporary name, brought to the disk, and renamed, so that at every moment it is either the old one
+or the new one, whole.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class State:
     val_accuracy_pruned: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
-    full: dict[str, Any] | None = None  # the full network after its training, as saved_form gives it
+    full: dict[str, Any] | None = (
+        None  # the full network after its training, as saved_form gives it
+    )
     passed: dict[str, Any] | None = None  # the last network that passed the gate
     finished: bool = False
 
@@ -68,11 +72,13 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise CourseError(
-            f"{path} can't be written ({error.strerror or error}): free some space or choose another --out."
+            f"{path} can't be written ({error.strerror or error}): "
+            "free some space or choose another --out."
         ) from error
 
 
 def write_text(path: Path, text: str) -> None:
+    """The text as a whole file, UTF-8."""
     write_whole(path, lambda file: file.write(text.encode()))
 
 
@@ -129,7 +135,7 @@ def load(out: Path, config: Config, device: torch.device) -> State | None:
 
 
 def new_state(config: Config, network_config: ResNetConfig, device: torch.device) -> State:
-    """A fresh network of the given widths, initialised from the seed, at the start of its training."""
+    """A fresh network of these widths, initialised from the seed, at the start of its training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = ResNet(network_config)
@@ -143,6 +149,4 @@ def new_state(config: Config, network_config: ResNetConfig, device: torch.device
 def start_cycle(state: State) -> None:
     """Begin the phase's cycle of the learning rate."""
     peak = state.config.rate if state.round == 0 else state.config.finetune_rate
-    state.schedule = make_schedule(
-        state.optimizer, peak, state.phase_batches, state.config.warm_up
-    )
+    state.schedule = make_schedule(state.optimizer, peak, state.phase_batches, state.config.warm_up)

@@ -1,4 +1,6 @@
-"""Everything a run depends on, in one frozen dataclass; the command line makes an option of every field."""
+"""Everything a run depends on, in one frozen dataclass; the command line makes an option of every
+field.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,23 @@ from course_lib.training import PRECISIONS
 
 PROJECTIONS = ("all", "needed")
 STEMS = ("auto", "imagenet", "small")
-SMALL_IMAGE = 40  # pixels; below this the ImageNet stem would leave the last stage a single position
+SMALL_IMAGE = (
+    40  # pixels; below this the ImageNet stem would leave the last stage a single position
+)
 
 
 def _option(default: Any, help: str, **limits: Any) -> Any:
-    """A field with its help text and its limits: `choices`, `low`, `high` (both inclusive), `above`, `below`."""
+    """A field with its help text and its limits: `choices`, `low`, `high` (both inclusive),
+    `above`, `below`.
+    """
     return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run: data, network, training, pruning, gate. Equal configs on one machine's CPU give equal networks."""
+    """One run: data, network, training, pruning, gate. Equal configs on one machine's CPU give
+    equal networks.
+    """
 
     data: str = _option("generated", "generated, cifar10, fashion-mnist, or a folder of images")
     image_size: int | None = _option(None, "pixels on a side (default: the data's own)", low=8)
@@ -34,8 +42,12 @@ class Config:
     seed: int = _option(0, "decides every random draw", low=0)
 
     depth: int = _option(18, "ResNet-18, 34 or 50", choices=tuple(DEPTHS))
-    base_width: int = _option(64, "filters of the stem; stages have 1, 2, 4, 8 times as many", low=1)
-    stem: str = _option("auto", "imagenet (7x7, pooled) or small (3x3); auto: by size", choices=STEMS)
+    base_width: int = _option(
+        64, "filters of the stem; stages have 1, 2, 4, 8 times as many", low=1
+    )
+    stem: str = _option(
+        "auto", "imagenet (7x7, pooled) or small (3x3); auto: by size", choices=STEMS
+    )
     projection: str = _option("all", "blocks with a projection shortcut", choices=PROJECTIONS)
     projection_norm: bool = _option(True, "batch norm on the projections")
 
@@ -123,7 +135,8 @@ def _check_option(name: str, value: Any, limits: Any) -> None:
 
 
 PRESETS = {
-    # Under 30 seconds on two cores: shows that everything works, not that pruning does. So the gate is off.
+    # Under 30 seconds on two cores: shows that everything works, not that pruning does. So the gate
+    # is off.
     "smoke": Config(
         image_size=32,
         stem="imagenet",
@@ -141,7 +154,8 @@ PRESETS = {
         curve_images=128,
         checkpoint_every=10,
     ),
-    # Under 8 minutes on two cores. 16 rounds of 5 % leave 0.95^16 = 44 % of the filters and so about 19 % of the
+    # Under 8 minutes on two cores. 16 rounds of 5 % leave 0.95^16 = 44 % of the filters and so
+    # about 19 % of the
     # parameters; after 15 it would be 21.5 %, just short of the article's 20.9 %.
     "laptop": Config(),
     # The article's protocol, with its number of batches: for a GPU.
@@ -158,7 +172,9 @@ PRESETS = {
 
 
 def make_config(preset: str, **options: Any) -> Config:
-    """A preset with some of its fields changed. Raises CourseError for an unknown preset or a bad value."""
+    """A preset with some of its fields changed. Raises CourseError for an unknown preset or a bad
+    value.
+    """
     if preset not in PRESETS:
         raise CourseError(f"There is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
     return replace(PRESETS[preset], **options)

@@ -6,14 +6,14 @@ import copy
 import io
 import logging
 from collections.abc import Mapping
-from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
 
-# Importing the timer makes PyTorch warn about a CUDA compiler without a CUDA device, which is nothing to a learner.
+# Importing the timer makes PyTorch warn about a CUDA compiler without a CUDA device, which is
+# nothing to a learner.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 from torch.utils.benchmark import Timer  # noqa: E402
 
@@ -33,18 +33,18 @@ def count_bytes(network: nn.Module) -> int:
 def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates for one image [C, H, W]: half of what PyTorch's counter calls FLOPs.
 
-    Convolutions and linear layers; batch norm, activations and additions are not counted, as is usual.
+    Of convolutions and linear layers; as usual, batch norm, activations and additions don't count.
     """
-    shapes_only = copy.deepcopy(network).to("meta").eval()
+    shapes_only = copy.deepcopy(network).to("meta", torch.float32).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         shapes_only(torch.empty(1, *image_shape, device="meta"))
     return counter.get_total_flops() // 2
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """A copy for inference: each batch norm folded into the convolution before it, by PyTorch's own pass."""
+    """A copy for inference, its batch norms folded into the convolutions by PyTorch's own pass."""
     device = next(network.parameters()).device
-    folded = fuse(copy.deepcopy(network).eval())
+    folded = fuse(copy.deepcopy(network).eval(), inplace=True)
     return folded if device.type == "mps" else folded.to(memory_format=torch.channels_last)
 
 
@@ -53,8 +53,9 @@ def images_per_second(
 ) -> dict[str, list[float]]:
     """Time folded networks in turn: for each name, one reading per pass.
 
-    The machine's speed drifts, so every pass times every network, there and back again; compare two networks by the
-    median of their ratios within a pass. `seconds`: how long one reading takes at least.
+    The machine's speed drifts, so every pass times every network, there and back again; compare two
+    networks by the median of their ratios within a pass. `seconds`: how long one reading takes at
+    least.
     """
     with torch.inference_mode():
         folded = {name: fold(network) for name, network in networks.items()}
@@ -77,7 +78,7 @@ def images_per_second(
     return readings
 
 
-def speed_up(readings: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float, float]:
-    """How many times as many images per second as `base`: median, lowest and highest over the passes."""
+def speed_range(readings: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float]:
+    """The lowest and the highest ratio of images per second to `base` within a pass."""
     ratios = [mine / theirs for mine, theirs in zip(readings[name], readings[base], strict=True)]
-    return median(ratios), min(ratios), max(ratios)
+    return min(ratios), max(ratios)

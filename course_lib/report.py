@@ -1,9 +1,11 @@
-"""What a finished run bought: test accuracy and speed of every round, summary.json and the article's figures."""
+"""What a finished run bought: test accuracy, speed of every round, summary.json, the figures."""
 
 from __future__ import annotations
 
 import json
 import platform
+import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,15 +23,19 @@ from course_lib.training import accuracy, pick_precision, place
 TIMED_BATCH = 64  # images per timed batch, for every run, so that runs can be compared
 
 
-def finish(state: State, data: Data, out: Path, device: torch.device) -> dict[str, Any]:
-    """Time all rounds in one alternating pass, test the full and the final network once, and write the results.
+def finish(
+    state: State, data: Data, out: Path, device: torch.device, *, data_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Time all rounds in one alternating pass, test the full and the final network once; report.
 
-    Writes history.jsonl (now with images per second), summary.json, accuracy.png, size.png and throughput.png.
+    Writes history.jsonl (now with images per second), summary.json, accuracy.png, size.png and
+    throughput.png. `data_seconds`: what loading the data took, for the summary's account of time.
     Returns the summary; a run that has one is not measured again.
     """
     path = out / "summary.json"
     if path.exists():
         return json.loads(path.read_text())
+    clock = time.perf_counter()
     readings = time_rounds(state, data, device)
     for line in state.history:
         line["images_per_second"] = round(median(readings[str(line["round"])]), 1)
@@ -42,13 +48,12 @@ def finish(state: State, data: Data, out: Path, device: torch.device) -> dict[st
         "config": state.config.to_dict(),
         "machine": machine(device),
     }
-    speed, slowest, fastest = measure.speed_up(readings, str(last["round"]), "0")
+    slowest, fastest = measure.speed_range(readings, str(last["round"]), "0")
     summary["ratios"] = {
         **{
             name: last[name] / state.history[0][name]
-            for name in ("filters", "parameters", "bytes", "macs")
+            for name in ("filters", "parameters", "bytes", "macs", "images_per_second")
         },
-        "images_per_second": speed,
         "images_per_second_range": [slowest, fastest],
         "test_accuracy_change": summary["final"]["test_accuracy"]
         - summary["full"]["test_accuracy"],
@@ -56,6 +61,10 @@ def finish(state: State, data: Data, out: Path, device: torch.device) -> dict[st
     checkpoint.save(state, out)
     checkpoint.write_lines(out / "history.jsonl", state.history)
     write_figures(state, out)
+    base = state.history[0]["seconds"]
+    seconds = {"data": data_seconds, "base": base, "rounds": state.seconds - base}
+    seconds["report"] = time.perf_counter() - clock
+    summary["seconds"] = {name: round(spent, 1) for name, spent in seconds.items()}
     # Last of all, since its presence says that all of the above was done.
     checkpoint.write_text(path, json.dumps(summary, indent=2) + "\n")
     return summary
@@ -64,7 +73,8 @@ def finish(state: State, data: Data, out: Path, device: torch.device) -> dict[st
 def time_rounds(state: State, data: Data, device: torch.device) -> dict[str, list[float]]:
     """Images per second of each round's network, by its number: float32, folded, batches of 64.
 
-    Speed depends on the widths, not on the values of the weights, so each network is rebuilt from its widths.
+    Speed depends on the widths, not on the values of the weights, so each network is rebuilt from
+    its widths.
     """
     networks: dict[str, torch.nn.Module] = {}
     for line in state.history:
@@ -72,9 +82,7 @@ def time_rounds(state: State, data: Data, device: torch.device) -> dict[str, lis
         networks[str(line["round"])] = place(network, device).eval()
     size, channels = data.train.images.shape[1], data.train.images.shape[3]
     images = torch.zeros(TIMED_BATCH, channels, size, size, device=device)
-    return measure.images_per_second(
-        networks, images.contiguous(memory_format=torch.channels_last)
-    )
+    return measure.images_per_second(networks, images.contiguous(memory_format=torch.channels_last))
 
 
 def _results(
@@ -111,9 +119,7 @@ def write_figures(state: State, out: Path) -> None:
         "throughput.png": plots.throughput_figure(state.history),
     }
     for name, figure in figures.items():
-        checkpoint.write_whole(
-            out / name, lambda file, figure=figure: figure.savefig(file, format="png", dpi=100)
-        )
+        checkpoint.write_whole(out / name, partial(plots.save, figure))
 
 
 def describe(summary: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Residual networks, described by the widths of their layers.
 
-He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv 1512.03385. Layers carry torchvision's names, apart
-from `downsample`, which is called `shortcut` here, so weights can be exchanged with torchvision in both directions.
+He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv 1512.03385. Layers carry
+torchvision's names, apart from `downsample`, which is called `shortcut` here, so weights can be
+exchanged with torchvision in both directions.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class BlockConfig:
     """One residual block.
 
     `widths`: filters of its convolutions, two for a basic block, three for a bottleneck.
-    `projection`: what the shortcut does: "none" (the identity), "norm" (1×1 convolution and batch norm) or
-    "bare" (1×1 convolution alone).
+    `projection`: what the shortcut does: "none" (the identity), "norm" (1×1 convolution and batch
+    norm) or "bare" (1×1 convolution alone).
     """
 
     widths: tuple[int, ...]
@@ -37,9 +38,10 @@ class BlockConfig:
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """A whole network: `stem` filters, the stages of blocks, the classes, the channels of its images.
+    """A whole network: filters of its stem, stages of blocks, classes, channels of its images.
 
-    `small_images`: a 3×3 stem without pooling, for images of about 32 pixels, instead of ImageNet's 7×7 with pooling.
+    `small_images`: a 3×3 stem without pooling, for images of about 32 pixels, instead of ImageNet's
+    7×7 with pooling.
     """
 
     stem: int
@@ -49,7 +51,7 @@ class ResNetConfig:
     small_images: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers, which torch.load(weights_only=True) and JSON can read."""
+        """Plain values, which torch.load(weights_only=True) and JSON can read."""
         return asdict(self)
 
     @staticmethod
@@ -74,8 +76,9 @@ def resnet_config(
 ) -> ResNetConfig:
     """The widths of a standard ResNet-18, 34 or 50.
 
-    `projection`: "needed" puts a projection shortcut only where the shape changes, as torchvision does; "all" puts one
-    on every block (He et al.'s option C), so that each block's output can be pruned by itself.
+    `projection`: "needed" puts a projection shortcut only where the shape changes, as torchvision
+    does; "all" puts one on every block (He et al.'s option C), so that each block's output can be
+    pruned by itself.
     `projection_norm`: whether the projections have a batch norm.
     Raises CourseError for a depth or projection it doesn't know.
     """
@@ -93,19 +96,20 @@ def resnet_config(
         for index in range(count):
             stride = 2 if stage > 0 and index == 0 else 1
             needed = stride != 1 or width_in != widths[-1]
-            blocks.append(
-                BlockConfig(widths, stride, kind if needed or projection == "all" else "none")
-            )
+            shortcut = kind if needed or projection == "all" else "none"
+            blocks.append(BlockConfig(widths, stride, shortcut))
             width_in = widths[-1]
         stages.append(tuple(blocks))
     return ResNetConfig(base_width, tuple(stages), classes, channels, small_images)
 
 
 def conv3x3(width_in: int, width_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution that keeps the positions, strides apart; batch norm makes a bias idle."""
     return nn.Conv2d(width_in, width_out, 3, stride, padding=1, bias=False)
 
 
 def conv1x1(width_in: int, width_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 1×1 convolution: the same matrix at every position."""
     return nn.Conv2d(width_in, width_out, 1, stride, bias=False)
 
 
@@ -114,10 +118,7 @@ def make_shortcut(width_in: int, config: BlockConfig) -> nn.Module:
     width_out = config.widths[-1]
     if config.projection == "none":
         if width_in != width_out or config.stride != 1:
-            raise CourseError(
-                f"A block from {width_in} to {width_out} channels with stride {config.stride} can't add "
-                'its input to its output: give it projection="norm" or "bare".'
-            )
+            raise CourseError('A block that changes the shape needs projection="norm" or "bare".')
         return nn.Identity()
     projection = conv1x1(width_in, width_out, config.stride)
     if config.projection == "bare":
@@ -126,7 +127,7 @@ def make_shortcut(width_in: int, config: BlockConfig) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; [N, width_in, H, W] → [N, widths[1], H/stride, W/stride]."""
+    """Two 3×3 convolutions, the first with the stride, and a shortcut."""
 
     def __init__(self, width_in: int, config: BlockConfig) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut. The 3×3 one has the stride, as in torchvision (version 1.5)."""
+    """1×1, 3×3 and 1×1 convolutions, the 3×3 one with the stride (version 1.5), and a shortcut."""
 
     def __init__(self, width_in: int, config: BlockConfig) -> None:
         super().__init__()
@@ -165,7 +166,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network of the given widths; float images [N, channels, H, W] → logits [N, classes]."""
+    """A residual network: images [N, channels, H, W] → logits [N, classes]."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -204,88 +205,93 @@ def stages_of(network: nn.Module) -> list[nn.Module]:
 def config_of(network: nn.Module) -> ResNetConfig:
     """Read the widths off a network, pruned or not, ours or torchvision's.
 
-    Raises CourseError for a network that isn't a residual network of plain convolutions.
+    Raises CourseError, naming the layer, for a network that its config wouldn't describe in full.
     """
-    if not isinstance(network, (ResNet, torchvision.models.ResNet)):
-        raise CourseError(
-            f"config_of reads course_lib's and torchvision's ResNet, not {type(network).__name__}."
-        )
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.dilation != (1, 1)):
-            raise CourseError(
-                f"{name} is grouped or dilated: use a plain ResNet-18, 34 or 50, not a ResNeXt."
-            )
-    conv1, fc = network.conv1, network.fc
-    assert isinstance(conv1, nn.Conv2d) and isinstance(fc, nn.Linear)
-    return ResNetConfig(
+    conv1, fc = getattr(network, "conv1", None), getattr(network, "fc", None)
+    ours_or_theirs = isinstance(network, (ResNet, torchvision.models.ResNet))
+    if not (ours_or_theirs and isinstance(conv1, nn.Conv2d) and isinstance(fc, nn.Linear)):
+        raise CourseError("config_of reads course_lib's or torchvision's ResNet with a linear fc.")
+    config = ResNetConfig(
         stem=conv1.out_channels,
-        stages=tuple(
-            tuple(_block_config(block) for block in stage.children())
-            for stage in stages_of(network)
-        ),
+        stages=tuple(tuple(map(_block_config, stage.children())) for stage in stages_of(network)),
         classes=fc.out_features,
         channels=conv1.in_channels,
         small_images=conv1.kernel_size == (3, 3),
     )
+    with torch.device("meta"):
+        plain = _layers(ResNet(config))
+    found = _layers(network)
+    for name in {**plain, **found}:
+        if found.get(name) != plain.get(name):
+            raise CourseError(
+                f"{name} is {found.get(name, 'missing')}, where a plain ResNet has "
+                f"{plain.get(name, 'nothing')}: config_of can't describe it."
+            )
+    return config
 
 
 def _block_config(block: nn.Module) -> BlockConfig:
-    convolutions = [m for name, m in block.named_children() if name.startswith("conv")]
-    shortcut = getattr(block, "shortcut", None) or getattr(block, "downsample", None)
-    if shortcut is None or isinstance(shortcut, nn.Identity):
-        projection = "none"
-    else:
-        projection = "norm" if len(shortcut) == 2 else "bare"
-    stride = 2 if any(conv.stride == (2, 2) for conv in convolutions) else 1
-    return BlockConfig(tuple(conv.out_channels for conv in convolutions), stride, projection)
+    children = dict(block.named_children())
+    convolutions = [child for child in children.values() if isinstance(child, nn.Conv2d)]
+    shortcut = children.get("shortcut", children.get("downsample", nn.Identity()))
+    projection = ("none", "bare", "norm")[min(2, len(list(shortcut.children())))]
+    widths = tuple(conv.out_channels for conv in convolutions)
+    return BlockConfig(widths, max(conv.stride[0] for conv in convolutions), projection)
+
+
+def _layers(network: nn.Module) -> dict[str, str]:
+    """What decides, beside the weights, what a network computes: each layer in words."""
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear)
+    layers = {name: repr(m) for name, m in network.named_modules() if isinstance(m, kinds)}
+    return {name.replace("downsample", "shortcut"): layer for name, layer in layers.items()}
 
 
 def from_torchvision(network: torchvision.models.ResNet) -> ResNet:
     """Our network with the weights of torchvision's; both compute the same function."""
-    ours = ResNet(config_of(network))
-    state = network.state_dict()
-    ours.load_state_dict(
-        {name.replace("downsample", "shortcut"): value for name, value in state.items()}
-    )
-    return ours.train(network.training)
+    return _filled(ResNet(config_of(network)), network, "downsample", "shortcut")
 
 
 def to_torchvision(network: ResNet) -> torchvision.models.ResNet:
     """torchvision's network with our weights.
 
-    Raises CourseError when torchvision has no such network: other widths, or projections everywhere.
+    Raises CourseError when torchvision has no such network, as after pruning.
     """
     config = config_of(network)
     basic = len(config.stages[0][0].widths) == 2
     block = torchvision.models.resnet.BasicBlock if basic else torchvision.models.resnet.Bottleneck
-    theirs = torchvision.models.ResNet(
-        block, [len(stage) for stage in config.stages], num_classes=config.classes
-    )
+    counts = [len(stage) for stage in config.stages]
+    counts += [1] * (4 - len(counts))  # torchvision's has four stages: with fewer, they'll differ
+    theirs = torchvision.models.ResNet(block, counts, num_classes=config.classes)
     if config_of(theirs) != config:
         raise CourseError(
-            "torchvision can't describe these widths or shortcuts: only an unpruned network with "
-            'projection="needed", 64 base filters and the ImageNet stem can be turned into its ResNet.'
+            "torchvision has no ResNet of these widths or shortcuts: convert an unpruned one with "
+            'projection="needed", 64 base filters, the ImageNet stem and 3 channels.'
         )
-    state = network.state_dict()
-    theirs.load_state_dict(
-        {name.replace("shortcut", "downsample"): value for name, value in state.items()}
-    )
-    return theirs.train(network.training)
+    return _filled(theirs, network, "shortcut", "downsample")
+
+
+def _filled(network: Any, source: nn.Module, old: str, new: str) -> Any:
+    """The network with weights, type, device and mode of `source`, which says `old` for `new`."""
+    network.to(next(source.parameters()))
+    state = source.state_dict()
+    network.load_state_dict({name.replace(old, new): value for name, value in state.items()})
+    return network.train(source.training)
 
 
 def add_projections(network: ResNet) -> ResNet:
-    """The same function with a projection shortcut on every block, so that each block's width is free.
+    """A new network of the same function in which every block has a projection shortcut.
 
-    New projections are identity 1×1 convolutions *without* batch norm: with one, the first training step would
-    standardise the shortcut and wreck a pretrained network. A new network is returned.
+    New projections are identity 1×1 convolutions *without* batch norm: with one, the first training
+    step would standardise the shortcut and wreck a pretrained network.
     """
+    if not isinstance(network, ResNet):
+        raise CourseError("add_projections takes course_lib's ResNet: use from_torchvision first.")
     projected = copy.deepcopy(network)
     for stage in stages_of(projected):
         for block in stage.children():
             if isinstance(block.shortcut, nn.Identity):
                 last = [m for m in block.children() if isinstance(m, nn.Conv2d)][-1]
-                width, weight = last.out_channels, last.weight
-                projection = conv1x1(width, width).to(weight)
+                projection = conv1x1(last.out_channels, last.out_channels).to(last.weight)
                 nn.init.dirac_(projection.weight)
                 block.shortcut = nn.Sequential(projection).train(block.training)
     return projected
@@ -298,8 +304,15 @@ def saved_form(network: ResNet, **more: Any) -> dict[str, Any]:
 
 
 def load_network(path: str | Path) -> ResNet:
-    """The network in a file written from `saved_form`, on the CPU, in evaluation mode."""
-    saved = torch.load(path, weights_only=True, map_location="cpu")
-    network = ResNet(ResNetConfig.from_dict(saved["config"]))
-    network.load_state_dict(saved["state_dict"])
+    """The network in a file written from `saved_form`, on the CPU, in evaluation mode.
+
+    Raises CourseError for a file that isn't there, is damaged or holds something else.
+    """
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        network = ResNet(ResNetConfig.from_dict(saved["config"]))
+        network.load_state_dict(saved["state_dict"])
+    except Exception as error:  # torch.load raises whatever its file makes it raise
+        why = f"{path} isn't there or isn't a network that course_lib wrote: name another file."
+        raise CourseError(why) from error
     return network.eval()

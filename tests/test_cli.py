@@ -57,7 +57,9 @@ def test_another_runs_results_are_not_overwritten(done, capsys):
 
 
 def test_resuming_with_other_options_says_which(done, capsys):
-    status, _, error = course(capsys, "run", "--out", done, "--resume", "--rounds", "3", "--seed", "4")
+    status, _, error = course(
+        capsys, "run", "--out", done, "--resume", "--rounds", "3", "--seed", "4"
+    )
     assert status == 2
     assert "rounds: 3, not 1" in error and "seed: 4, not 0" in error and "batches" not in error
 
@@ -91,7 +93,9 @@ def test_a_damaged_checkpoint_is_named(done, tmp_path, capsys, damage):
     for name in ("config.json", "checkpoint.pt"):
         (tmp_path / name).write_bytes((done / name).read_bytes())
     whole = (tmp_path / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
+    (tmp_path / "checkpoint.pt").write_bytes(
+        whole[: len(whole) // 2] if damage == "half" else damage
+    )
     status, _, error = course(capsys, "run", "--out", tmp_path, "--resume")
     assert status == 2 and "checkpoint.pt is damaged" in error and "Traceback" not in error
 

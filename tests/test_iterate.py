@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
 
 
 def test_history_has_a_line_per_round_that_agrees_with_the_networks(finished):
-    state, out = finished
+    _, out = finished
     history = lines(out / "history.jsonl")
     assert [line["round"] for line in history] == [0, 1, 2, 3]
     assert [line["batches"] for line in history] == [24, 30, 36, 42]
@@ -61,7 +61,9 @@ def test_the_saved_network_is_the_one_that_passed(finished):
     assert config_of(network).to_dict() == state.history[-1]["network"]
     again = accuracy(network, make_loader(TINY, tiny_data(), CPU).batches("val"))
     assert again == state.history[-1]["val_accuracy"]
-    full = accuracy(load_network(out / "full.pt"), make_loader(TINY, tiny_data(), CPU).batches("val"))
+    full = accuracy(
+        load_network(out / "full.pt"), make_loader(TINY, tiny_data(), CPU).batches("val")
+    )
     assert full == state.history[0]["val_accuracy"]
     assert full > 0.8, "three bright channels are easy: the loop really trains"
 
@@ -152,7 +154,10 @@ def test_momentum_crosses_surgery(tmp_path):
             seen["right"] = mine == held
 
     run(TINY, tmp_path, after_batch=watch)
-    assert seen == {"buffers": len(list(ResNet(TINY.network(3, 3, 16)).parameters())), "right": True}
+    assert seen == {
+        "buffers": len(list(ResNet(TINY.network(3, 3, 16)).parameters())),
+        "right": True,
+    }
 
 
 def test_a_loss_that_is_no_number_is_named(tmp_path):

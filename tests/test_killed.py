@@ -110,7 +110,8 @@ def test_killed_ten_times_in_a_row_at_random_moments(undisturbed, tmp_path):
             stdout=subprocess.DEVNULL,
         )
         before, started = progress(tmp_path), time.monotonic()
-        # Some die while they start; the others wait for a first new checkpoint, so that the run gets on.
+        # Some die while they start; the others wait for a first new checkpoint, so that the run
+        # gets on.
         if moments.random() < 0.3:
             time.sleep(moments.uniform(0, 3))
         else:

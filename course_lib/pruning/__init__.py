@@ -1,4 +1,5 @@
-"""Structured pruning of any network made of plain convolutions: groups → scores → selection → surgery.
+"""Structured pruning of any network made of plain convolutions: groups → scores → selection →
+surgery.
 
 Imports torch and nothing else, so this folder can be copied into another project:
 

@@ -1,7 +1,8 @@
 """A score for every index of every group: small means remove first.
 
-Every criterion has the same call: criterion(network, groups, batches=None, *, generator=None) → {group name: 1-D float
-tensor of the group's size, on the CPU}. `batches` is for criteria that look at data; those here look at weights only.
+Every criterion has the same call: criterion(network, groups, batches=None, *, generator=None) →
+{group name: 1-D float tensor of the group's size, on the CPU}. `batches` is for criteria that look
+at data; those here look at weights only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def filters_of(network: nn.Module, group: Group) -> Tensor:
-    """The weights behind each index of a group, [size, weights]: its producers' filters, end to end."""
+    """The weights behind each index, [size, weights]: the producers' filters, end to end."""
     weights = [network.get_submodule(name).weight for name in group.producers]
     return torch.cat([weight.detach().flatten(1) for weight in weights], dim=1)  # type: ignore
 
@@ -37,9 +38,7 @@ def _norm_criterion(order: float) -> Criterion:
             for name, group in groups.items()
         }
 
-    score.__doc__ = (
-        f"The {order:g}-norm of the weights behind each index, the group's producers taken together."
-    )
+    score.__doc__ = f"The {order:g}-norm of the weights behind each index, all producers' together."
     return score
 
 
@@ -55,7 +54,9 @@ def bn_scale(
     *,
     generator: torch.Generator | None = None,
 ) -> Scores:
-    """The sum of |γ| over the batch norms of each index (Liu et al. 2017, "Network Slimming", arXiv 1708.06519).
+    """The sum of |γ| over the batch norms of each index.
+
+    Liu et al. 2017, "Network Slimming", arXiv 1708.06519.
 
     Raises PruningError for a group without a batch norm that scales.
     """
@@ -76,7 +77,10 @@ def random(
     *,
     generator: torch.Generator | None = None,
 ) -> Scores:
-    """Uniform in [0, 1): the control every other criterion must beat (Mittal et al. 2018, arXiv 1801.10447)."""
+    """Uniform in [0, 1): the control that every other criterion must beat.
+
+    Mittal et al. 2018, arXiv 1801.10447.
+    """
     return {name: torch.rand(group.size, generator=generator) for name, group in groups.items()}
 
 

@@ -1,33 +1,37 @@
 """Which filters must go together, and which layers read them.
 
-A network is traced once with torch.fx. Every value that flows through it has a *channel space*: a convolution reads the
-space of its input and opens a new one; batch norm, activations and pooling stay inside theirs; an addition ties two
-spaces into one. What is left at the end, space by space, are the groups.
+A network is traced once with torch.fx. Every value that flows through it has a *channel space*: a
+convolution reads the space of its input and opens a new one; batch norm, activations and pooling
+stay inside theirs; an addition ties two spaces into one. What is left at the end, space by space,
+are the groups.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
+import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 
 class PruningError(ValueError):
-    """A network or a plan that can't be pruned; the message is one sentence that names what and why."""
+    """What can't be pruned; the message is one sentence that names it and says why."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Filters that can only be removed together, index by index.
 
-    `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th filter makes channel i.
-    `norms`: the batch norms on those channels. `readers`: (layer, columns), the layers with weights that read them,
-    and how many consecutive input columns of that layer belong to each channel (1, or H·W after a flatten).
+    `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th
+    filter makes channel i.
+    `norms`: the batch norms on those channels. `readers`: (layer, columns), the layers with weights
+    that read them, and how many consecutive input columns of that layer belong to each channel (1,
+    or H·W after a flatten).
     """
 
     name: str
@@ -39,7 +43,8 @@ class Group:
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# Layers that treat every channel by itself, so that removing a channel leaves the others as they were.
+# Layers that treat every channel by itself, so that removing a channel leaves the others as they
+# were.
 PER_CHANNEL_MODULES = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -50,7 +55,8 @@ PER_CHANNEL_MODULES = (
 )
 PER_CHANNEL_FUNCTIONS = {
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.leaky_relu, F.elu),
-    *(F.gelu, F.silu, F.mish, F.hardtanh, F.hardswish, F.softplus, F.dropout, F.dropout2d),
+    *(F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardtanh, F.hardswish, F.hardsigmoid),
+    *(F.softplus, F.dropout, F.dropout2d),
     *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
     *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
@@ -99,20 +105,24 @@ class _Value:
 def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     """Find the groups of a network, in the order in which it computes them.
 
-    `example`: one batch of the shape the network takes (its values don't matter; nothing is computed with them).
-    Each group is named after its first producer. Filters that make the network's output are in no group.
-    Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise activation,
-    pooling, flatten, linear layer and addition, and for weights used twice.
+    `example`: one batch of the shape the network takes (its values don't matter; nothing is
+    computed with them).
+    Each group is named after its first producer. Filters that make the network's output are in no
+    group.
+    Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise
+    activation, pooling, flatten, linear layer and addition, and for weights used twice.
     """
-    _refuse_shared_weights(network)
+    _refuse_bound_weights(network)
     try:
-        # On the meta device shapes are worked out without computing, and no batch norm sees the example.
+        # On the meta device shapes are worked out without computing, and no batch norm sees the
+        # example.
         traced = fx.symbolic_trace(copy.deepcopy(network).to("meta").eval())
-        ShapeProp(traced).propagate(example.to("meta"))
+        _Shapes(traced).run(example.to("meta"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PruningError(
-            f"{type(network).__name__} can't be traced with an input of shape {tuple(example.shape)}: {reason}"
+            f"{type(network).__name__} can't be traced with an input of shape "
+            f"{tuple(example.shape)}: {reason}"
         ) from error
     walk = _Walk(dict(traced.named_modules()))
     for node in traced.graph.nodes:
@@ -128,19 +138,40 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
                 space.size,
                 producers,
                 tuple(sorted(space.norms, key=order.index)),
-                tuple(space.readers),
+                tuple(sorted(space.readers, key=lambda reader: walk.calls.index(reader[0]))),
             )
     return dict(sorted(groups.items(), key=lambda item: walk.calls.index(item[0])))
 
 
-def _refuse_shared_weights(network: nn.Module) -> None:
+def _refuse_bound_weights(network: nn.Module) -> None:
+    """Weights that layers share, or that are computed from other tensors, can't be sliced."""
     seen: dict[int, str] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         first = seen.setdefault(id(parameter), name)
         if first != name:
             raise PruningError(
-                f"{name} and {first} are the same weights: filters shared by two layers can't be pruned."
+                f"{name} and {first} are the same weights: "
+                "filters shared by two layers can't be pruned."
             )
+    for name, module in network.named_modules():
+        kinds = (*CONVOLUTIONS, *NORMS, nn.Linear)
+        if isinstance(module, kinds) and "weight" not in module._parameters:
+            raise PruningError(
+                f"{name} computes its weight from other tensors (weight norm, a mask): "
+                "make it a plain parameter."
+            )
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a traced network and notes the shape of every value; None if it isn't one tensor."""
+
+    def run_node(self, node: fx.Node) -> Any:
+        try:
+            value = super().run_node(node)
+        except Exception as error:
+            raise PruningError(f"{_name(node)} fails: {error}") from error
+        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        return value
 
 
 class _Walk:
@@ -180,7 +211,8 @@ class _Walk:
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
             return self._flattened(node, source)
-        if type(module) in PER_CHANNEL_MODULES:
+        fits = _fits(type(module).__name__, source.shape)
+        if type(module) in PER_CHANNEL_MODULES and fits:
             return _Value(source.space, source.columns, _shape(node))
         if name in self.calls:
             raise PruningError(
@@ -190,7 +222,7 @@ class _Walk:
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
-        if type(module) in CONVOLUTIONS and module.groups == 1 and source.columns == 1:
+        if type(module) in CONVOLUTIONS and module.groups == 1 and fits:
             source.space.root().readers.append((name, 1))
             return self._opened(node, name)
         if type(module) is nn.Linear and len(source.shape) == 2:
@@ -203,16 +235,17 @@ class _Walk:
     def _function(self, node: fx.Node) -> _Value:
         if node.target in PER_CHANNEL_FUNCTIONS:
             source = self._source(node)
-            return _Value(source.space, source.columns, _shape(node))
-        if node.target in FLATTENS and _argument(node, 1, "start_dim", 0) == 1:
-            if _argument(node, 2, "end_dim", -1) == -1:
-                return self._flattened(node, self._source(node))
+            if _fits(_name(node), source.shape):
+                return _Value(source.space, source.columns, _shape(node))
+        span = (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
+        if node.target in FLATTENS and span == (1, -1):
+            return self._flattened(node, self._source(node))
         if node.target in MEANS and self._averages_positions(node):
             source = self._source(node)
             return _Value(source.space, source.columns, _shape(node))
         if node.target in ADDITIONS:
             return self._added(node)
-        raise _refusal(node, f"the operation {getattr(node.target, '__name__', node.target)}")
+        raise _refusal(node, f"the operation {_name(node)}")
 
     def _averages_positions(self, node: fx.Node) -> bool:
         """Whether a mean goes over positions only, so that channels stay apart."""
@@ -241,22 +274,36 @@ class _Walk:
     def _source(self, node: fx.Node) -> _Value:
         sources = node.all_input_nodes
         if len(sources) != 1:
-            raise _refusal(node, f"{node.target}, which takes {len(sources)} values,")
+            raise _refusal(node, f"{_name(node)}, which takes {len(sources)} values,")
         return self.values[sources[0]]
 
 
-def _argument(node: fx.Node, position: int, name: str, default: object) -> object:
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
+def _fits(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether a layer for 1-D, 2-D or 3-D positions gets images, channels and positions.
+
+    PyTorch takes one dimension less for a single image: the batch for channels, and the channels
+    for positions.
+    """
+    positions = re.search(r"([123])d$", kind)
+    return positions is None or len(shape) == int(positions[1]) + 2
+
+
+def _name(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", str(node.target))
+
+
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    meta = node.meta.get("tensor_meta")
-    if meta is None or not hasattr(meta, "shape"):
-        raise _refusal(node, f"{node.target}, which isn't a single tensor,")
-    return tuple(meta.shape)
+    if node.meta["shape"] is None:
+        raise _refusal(node, f"{_name(node)}, which isn't a single tensor,")
+    return node.meta["shape"]
 
 
 def _refusal(node: fx.Node, what: str) -> PruningError:
     return PruningError(
-        f"{what} (node {node.name}) can't be pruned around: the network may consist of {KNOWN} only."
+        f"{what} (node {node.name}) can't be pruned around: "
+        f"the network may consist of {KNOWN} only."
     )

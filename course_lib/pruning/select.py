@@ -1,7 +1,8 @@
 """From scores to the indices that stay.
 
-First how many each group keeps is settled, then its best that many are kept. Li et al. 2016 (arXiv 1608.08710) rank
-within each layer; ranking across the network needs scores that can be compared between layers.
+First how many each group keeps is settled, then its best that many are kept. Li et al. 2016 (arXiv
+1608.08710) rank within each layer; ranking across the network needs scores that can be compared
+between layers.
 """
 
 from __future__ import annotations
@@ -34,26 +35,32 @@ def select(
     """Choose the indices that stay: {group name: sorted 1-D long tensor}.
 
     Exactly one of
-    `fraction`: the share removed per round; after `round` rounds a group that started with n₀ indices (`start`; today's
-    sizes if not given) keeps n₀(1 − fraction)^round of them, counted from the start so that small groups neither stall
-    nor drift; across the network the same holds for the sum over all groups;
+    `fraction`: the share removed per round; after `round` rounds a group that started with n₀
+    indices (`start`; today's sizes if not given) keeps n₀(1 − fraction)^round of them, counted from
+    the start so that small groups neither stall nor drift; across the network the same holds for
+    the sum over all groups;
     `threshold`: indices that score below it go.
 
-    `scope`: "layer" ranks within each group, "network" all indices together; then scores are divided by their group's
-    mean (unless `normalise` is False) and by the `cost` of an index of that group (MACs, milliseconds), and no group
-    loses more than `cap` of its indices at once. `floor`: what every group keeps at least. `multiple`: widths are
-    rounded up to it. Where scores are equal the lower index goes first.
+    `scope`: "layer" ranks within each group, "network" all indices together; then scores are
+    divided by their group's mean (unless `normalise` is False) and by the `cost` of an index of
+    that group (MACs, milliseconds), and no group loses more than `cap` of its indices at once, for
+    a threshold either. `floor`: what every group keeps at least. `multiple`: widths are rounded up
+    to it. Where scores are equal the lower index goes first.
     Raises PruningError for values that make no sense, and for scores that are NaN.
     """
-    _check(scores, fraction, threshold, scope, round, floor, cap, multiple, cost)
+    _check(scores, fraction, threshold, scope, start, round, floor, cap, multiple, cost)
     ranks = {name: score.double().cpu() for name, score in scores.items()}
     if scope == "network":
         ranks = {name: _comparable(name, s, normalise, cost) for name, s in ranks.items()}
+    sizes = {name: len(rank) for name, rank in ranks.items()}
     if threshold is not None:
         counts = {name: int((rank >= threshold).sum()) for name, rank in ranks.items()}
+        if scope == "network":
+            counts = {
+                name: max(count, _least(sizes[name], floor, cap)) for name, count in counts.items()
+            }
     else:
         assert fraction is not None
-        sizes = {name: len(rank) for name, rank in ranks.items()}
         left = (1 - fraction) ** round
         if scope == "layer":
             counts = {name: _rounded(left * (start or sizes)[name]) for name in sizes}
@@ -67,7 +74,9 @@ def select(
 
 
 def _rounded(x: float) -> int:
-    return math.floor(x + 0.5)  # half up: Python's own round() would make 2.5 filters 2 and 3.5 filters 4
+    return math.floor(
+        x + 0.5
+    )  # half up: Python's own round() would make 2.5 filters 2 and 3.5 filters 4
 
 
 def _best(rank: Tensor, count: int) -> Tensor:
@@ -79,7 +88,7 @@ def _best(rank: Tensor, count: int) -> Tensor:
 def _comparable(
     name: str, score: Tensor, normalise: bool, cost: Mapping[str, float] | None
 ) -> Tensor:
-    """Scores that may be ranked against other groups': relative to the group's mean, per unit of cost."""
+    """Scores to rank against other groups': relative to the group's mean, per unit of cost."""
     if normalise:
         finite = score[score.isfinite()]
         mean = finite.abs().mean() if len(finite) else torch.tensor(1.0)
@@ -87,15 +96,19 @@ def _comparable(
     return score if cost is None else score / cost[name]
 
 
+def _least(size: int, floor: int, cap: float) -> int:
+    """How many of its indices a group keeps at least in one round across the network."""
+    return min(size, max(floor, size - math.floor(cap * size)))
+
+
 def _network_counts(
     ranks: Mapping[str, Tensor], remove: int, floor: int, cap: float
 ) -> dict[str, int]:
-    """How many indices each group keeps when the smallest of all go, no group losing more than it may."""
+    """How many indices each group keeps when the smallest of all go that may go."""
     names = list(ranks)
     candidates, owners = [], []
     for number, name in enumerate(names):
-        size = len(ranks[name])
-        allowed = max(0, min(size - floor, math.floor(cap * size)))
+        allowed = len(ranks[name]) - _least(len(ranks[name]), floor, cap)
         candidates.append(ranks[name].sort(stable=True).values[:allowed])
         owners.append(torch.full((allowed,), number))
     smallest = torch.cat(candidates).argsort(stable=True)[: max(0, remove)]
@@ -108,6 +121,7 @@ def _check(
     fraction: float | None,
     threshold: float | None,
     scope: str,
+    start: Mapping[str, int] | None,
     round: int,
     floor: int,
     cap: float,
@@ -121,8 +135,15 @@ def _check(
         refuse("give either fraction or threshold, not both or neither")
     if fraction is not None and not 0 <= fraction < 1:
         refuse(f"fraction={fraction} must be at least 0 and less than 1")
+    if threshold is not None and math.isnan(threshold):
+        refuse("threshold is NaN: give a number")
     if scope not in SCOPES:
         refuse(f'scope={scope!r} must be "layer" or "network"')
+    if not scores:
+        refuse("there are no scores: the network has no filters that can be removed")
+    missing = [name for name in scores if start is not None and name not in start]
+    if missing:
+        refuse(f"start doesn't say how many indices {missing[0]} began with")
     if round < 1 or floor < 1 or multiple < 1:
         refuse("round, floor and multiple must be 1 or more")
     if not 0 < cap <= 1:
@@ -136,3 +157,5 @@ def _check(
             refuse(f"the scores of {name} must be a 1-D tensor with one number per index")
         if score.isnan().any():
             refuse(f"{name} has a score that is NaN: check the criterion and the weights")
+        if cost is not None and (score < 0).any():
+            refuse(f"{name} has a score below 0, which can't be weighed by a cost: leave cost out")

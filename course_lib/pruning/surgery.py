@@ -1,14 +1,15 @@
 """The narrower network, and its twin: the wide network with the same channels set to zero.
 
-The theorem the course stands on: both compute the same, when the channels are zeroed *at the input of every layer with
-weights that reads them*. It holds in training mode as well, since batch norm works on every channel by itself, and
-after an optimiser's step, since a channel that is read as zero sends no gradient to anything that is kept.
+The theorem the course stands on: both compute the same, when the channels are zeroed *at the input
+of every layer with weights that reads them*. It holds in training mode as well, since batch norm
+works on every channel by itself, and after an optimiser's step, since a channel that is read as
+zero sends no gradient to anything that is kept.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,17 +20,20 @@ from .groups import Group, PruningError
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
-def check_keep(
-    network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]
-) -> None:
-    """Raise PruningError, naming the group, unless `keep` is a plan for these groups and they fit the network."""
+def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]) -> None:
+    """Raise PruningError, naming the group, unless `keep` is a plan for this network's groups."""
     for name, kept in keep.items():
         if name not in groups:
             raise PruningError(
                 f"There is no group {name!r}: the groups are {', '.join(groups) or 'none'}."
             )
         size = groups[name].size
-        if kept.dtype != torch.long or kept.dim() != 1 or not len(kept):
+        if (
+            not isinstance(kept, Tensor)
+            or kept.dtype != torch.long
+            or kept.dim() != 1
+            or not len(kept)
+        ):
             raise PruningError(
                 f"keep[{name!r}] must be a 1-D tensor of at least one integer index."
             )
@@ -41,19 +45,20 @@ def check_keep(
             wide = network.get_submodule(producer).weight.shape[0]  # type: ignore[union-attr,index]
             if wide != size:
                 raise PruningError(
-                    f"{producer} has {wide} filters, its group {size}: call find_groups again after pruning."
+                    f"{producer} has {wide} filters, its group {size}: "
+                    "call find_groups again after pruning."
                 )
 
 
 def columns_of(kept: Tensor, columns: int) -> Tensor:
-    """Input columns of a reader that belong to the kept channels: [3] with 4 columns each → [12, 13, 14, 15]."""
+    """A reader's input columns of the kept channels: [3] with 4 columns each → [12, 13, 14, 15]."""
     return (kept[:, None] * columns + torch.arange(columns, device=kept.device)).flatten()
 
 
 def kept_slices(
     groups: Mapping[str, Group], keep: Mapping[str, Tensor]
 ) -> dict[str, dict[int, Tensor]]:
-    """For every tensor that shrinks, by its name in the state dict: {dimension: indices that stay}."""
+    """What stays of each tensor that shrinks: {name in the state dict: {dimension: indices}}."""
     slices: dict[str, dict[int, Tensor]] = {}
     for name, kept in keep.items():
         group = groups[name]
@@ -76,17 +81,16 @@ def take(tensor: Tensor, slices: Mapping[int, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def prune(
-    network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]
-) -> nn.Module:
+def prune(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]) -> nn.Module:
     """Return a new network without the filters that `keep` leaves out; the given one is untouched.
 
-    `keep`: {group name: sorted 1-D long tensor of the indices that stay}; a group that isn't named stays whole.
-    Raises PruningError, naming the group, for indices that are empty, unsorted, repeated or out of range.
+    `keep`: {group name: sorted 1-D long tensor of the indices that stay}; a group that isn't named
+    stays whole.
+    Raises PruningError, naming the group, for indices that are empty, unsorted, repeated or out of
+    range.
     """
     check_keep(network, groups, keep)
-    narrow = copy.deepcopy(network)
-    narrow.zero_grad(set_to_none=True)
+    narrow = copy.deepcopy(network)  # without gradients: a parameter's copy has none
     for name, slices in kept_slices(groups, keep).items():
         path, _, attribute = name.rpartition(".")
         layer = narrow.get_submodule(path)
@@ -120,7 +124,8 @@ def masked(
 ) -> Iterator[nn.Module]:
     """Inside the `with`, the wide network reads the channels that `keep` leaves out as zero.
 
-    The zeros are put at the input of every reader, not behind the producer: batch norm would turn a zero into its bias.
+    The zeros are put at the input of every reader, not behind the producer: batch norm would turn a
+    zero into its bias.
     """
     check_keep(network, groups, keep)
     handles = []
@@ -137,7 +142,7 @@ def masked(
             handle.remove()
 
 
-def _zero(gone: Tensor):
+def _zero(gone: Tensor) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
     def hook(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (x,) = inputs
         return (x.masked_fill(gone.to(x.device).view(1, -1, *[1] * (x.dim() - 2)), 0),)
@@ -154,11 +159,13 @@ def carry_optimizer(
 ) -> torch.optim.Optimizer:
     """A new optimiser for the narrow network that goes on where the wide one's stopped.
 
-    Momentum and other state of a parameter's shape is sliced along every dimension that was pruned. An optimiser that
-    still held the old parameters would go on training weights that no network uses.
-    Raises PruningError for a parameter that isn't the network's.
+    Momentum and other state of a parameter's shape is sliced along every dimension that was pruned.
+    An optimiser that still held the old parameters would go on training weights that no network
+    uses.
+    Raises PruningError for a parameter that isn't the network's, and for state of another shape
+    than its parameter's (Adafactor's, for one).
     """
-    names = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
     new_parameters = dict(narrow.named_parameters())
     slices = kept_slices(groups, keep)
     param_groups = []
@@ -170,10 +177,15 @@ def carry_optimizer(
     carried = type(optimizer)(param_groups)  # type: ignore[call-arg]
     for parameter, state in optimizer.state.items():
         name = names[parameter]
-        carried.state[new_parameters[name]] = {
-            key: take(value, slices.get(name, {})).clone()
-            if isinstance(value, Tensor) and value.shape == parameter.shape
-            else copy.deepcopy(value)
-            for key, value in state.items()
-        }
+        new_state = carried.state[new_parameters[name]]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                new_state[key] = take(value, slices.get(name, {})).clone()
+            elif isinstance(value, Tensor) and value.dim() > 0:
+                raise PruningError(
+                    f"The optimiser's {key} of {name} isn't of its shape and can't be carried "
+                    "across: use SGD or Adam, or start a new optimiser."
+                )
+            else:  # a number, such as Adam's count of steps
+                new_state[key] = copy.deepcopy(value)
     return carried

@@ -1,0 +1,64 @@
+# Each target sets up what it needs; the second time that is already there and it starts at once.
+# Written for GNU Make 3.81 and newer (macOS ships 3.81).
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+
+PRESET := laptop
+DATA := generated
+OUT = runs/$(PRESET)
+ARGS :=
+# Property and training tests run fastest as one single-threaded worker per core; more than four
+# would mostly cost memory. The threads per worker are set in tests/conftest.py.
+WORKERS := logical
+XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lab clean
+
+help:  ## list the targets
+	@echo "Pruning ResNets"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	  awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@echo "Another Python: make run PYTHON=python3.12"
+
+setup: $(READY)  ## make the environment in .venv with the exact versions
+
+# A folder that holds a run goes on with it; a finished run is reported again at once.
+run: $(READY)  ## train, prune and report on generated data (PRESET, DATA, OUT, ARGS)
+	$(BIN)/python -m course_lib run --preset $(PRESET) --data $(DATA) --out $(OUT) \
+	  $(if $(wildcard $(OUT)/config.json),--resume) $(ARGS)
+
+test: $(READY)  ## every test but the slow ones (ARGS go to pytest)
+	$(BIN)/python -m pytest $(XDIST) $(ARGS)
+
+test-all: $(READY)  ## the slow tests and thousands of property cases too
+	$(BIN)/python -m pytest $(XDIST) -m "" --hypothesis-profile=thousands $(ARGS)
+
+lab: $(READY)  ## JupyterLab with the notebooks
+	$(BIN)/python -m jupyter lab $(firstword $(wildcard notebooks/00_start_here.ipynb) .)
+
+clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find course_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp: as long as it is newer than the pins, nothing is installed again.
+CHECK := import sys; sys.exit(sys.version_info < (3, 11))
+
+$(READY): requirements.txt pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c '$(CHECK)' 2>/dev/null || { \
+	    echo "The course needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing):" \
+	      "install one and name it, as in: make $(firstword $(MAKECMDGOALS) run) PYTHON=python3.12" >&2; exit 1; }; \
+	  echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -c '$(CHECK)' || { \
+	  echo "$(VENV) holds $$($(BIN)/python --version) and the course needs 3.11 or newer: make clean, then again." >&2; exit 1; }
+	@echo "Installing the versions in requirements.txt; the first time takes some minutes"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -e .
+	@touch $@

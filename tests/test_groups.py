@@ -1,0 +1,321 @@
+"""Groups against tables written out by hand, and what can't be pruned, refused by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils import prune as torch_prune
+
+from course_lib.pruning import Group, PruningError, find_groups
+from course_lib.resnet import ResNet, resnet_config
+
+# size producers > readers; 1.0.c2 stands for layer1.0.conv2, 1.0.s for the projection there. Every
+# convolution has a batch norm: bn1 belongs to conv1, shortcut.1 to shortcut.0.
+RESNET18_INNER = """
+64 1.0.c1 > 1.0.c2;   64 1.1.c1 > 1.1.c2
+128 2.0.c1 > 2.0.c2;  128 2.1.c1 > 2.1.c2
+256 3.0.c1 > 3.0.c2;  256 3.1.c1 > 3.1.c2
+512 4.0.c1 > 4.0.c2;  512 4.1.c1 > 4.1.c2
+"""
+RESNET18_ALL = """
+64 conv1 > 1.0.c1 1.0.s
+64 1.0.c2 1.0.s > 1.1.c1 1.1.s;   64 1.1.c2 1.1.s > 2.0.c1 2.0.s
+128 2.0.c2 2.0.s > 2.1.c1 2.1.s;  128 2.1.c2 2.1.s > 3.0.c1 3.0.s
+256 3.0.c2 3.0.s > 3.1.c1 3.1.s;  256 3.1.c2 3.1.s > 4.0.c1 4.0.s
+512 4.0.c2 4.0.s > 4.1.c1 4.1.s;  512 4.1.c2 4.1.s > fc
+"""
+RESNET18_NEEDED = """
+64 conv1 1.0.c2 1.1.c2 > 1.0.c1 1.1.c1 2.0.c1 2.0.s
+128 2.0.c2 2.0.s 2.1.c2 > 2.1.c1 3.0.c1 3.0.s
+256 3.0.c2 3.0.s 3.1.c2 > 3.1.c1 4.0.c1 4.0.s
+512 4.0.c2 4.0.s 4.1.c2 > 4.1.c1 fc
+"""
+RESNET50_INNER = """
+64 conv1 > 1.0.c1 1.0.s
+64 1.0.c1 > 1.0.c2;  64 1.0.c2 > 1.0.c3;   64 1.1.c1 > 1.1.c2;  64 1.1.c2 > 1.1.c3
+64 1.2.c1 > 1.2.c2;  64 1.2.c2 > 1.2.c3
+128 2.0.c1 > 2.0.c2; 128 2.0.c2 > 2.0.c3;  128 2.1.c1 > 2.1.c2; 128 2.1.c2 > 2.1.c3
+128 2.2.c1 > 2.2.c2; 128 2.2.c2 > 2.2.c3;  128 2.3.c1 > 2.3.c2; 128 2.3.c2 > 2.3.c3
+256 3.0.c1 > 3.0.c2; 256 3.0.c2 > 3.0.c3;  256 3.1.c1 > 3.1.c2; 256 3.1.c2 > 3.1.c3
+256 3.2.c1 > 3.2.c2; 256 3.2.c2 > 3.2.c3;  256 3.3.c1 > 3.3.c2; 256 3.3.c2 > 3.3.c3
+256 3.4.c1 > 3.4.c2; 256 3.4.c2 > 3.4.c3;  256 3.5.c1 > 3.5.c2; 256 3.5.c2 > 3.5.c3
+512 4.0.c1 > 4.0.c2; 512 4.0.c2 > 4.0.c3;  512 4.1.c1 > 4.1.c2; 512 4.1.c2 > 4.1.c3
+512 4.2.c1 > 4.2.c2; 512 4.2.c2 > 4.2.c3
+"""
+RESNET50_ALL = """
+256 1.0.c3 1.0.s > 1.1.c1 1.1.s;   256 1.1.c3 1.1.s > 1.2.c1 1.2.s
+256 1.2.c3 1.2.s > 2.0.c1 2.0.s
+512 2.0.c3 2.0.s > 2.1.c1 2.1.s;   512 2.1.c3 2.1.s > 2.2.c1 2.2.s
+512 2.2.c3 2.2.s > 2.3.c1 2.3.s;   512 2.3.c3 2.3.s > 3.0.c1 3.0.s
+1024 3.0.c3 3.0.s > 3.1.c1 3.1.s;  1024 3.1.c3 3.1.s > 3.2.c1 3.2.s
+1024 3.2.c3 3.2.s > 3.3.c1 3.3.s;  1024 3.3.c3 3.3.s > 3.4.c1 3.4.s
+1024 3.4.c3 3.4.s > 3.5.c1 3.5.s;  1024 3.5.c3 3.5.s > 4.0.c1 4.0.s
+2048 4.0.c3 4.0.s > 4.1.c1 4.1.s;  2048 4.1.c3 4.1.s > 4.2.c1 4.2.s
+2048 4.2.c3 4.2.s > fc
+"""
+RESNET50_NEEDED = """
+256 1.0.c3 1.0.s 1.1.c3 1.2.c3 > 1.1.c1 1.2.c1 2.0.c1 2.0.s
+512 2.0.c3 2.0.s 2.1.c3 2.2.c3 2.3.c3 > 2.1.c1 2.2.c1 2.3.c1 3.0.c1 3.0.s
+1024 3.0.c3 3.0.s 3.1.c3 3.2.c3 3.3.c3 3.4.c3 3.5.c3 > 3.1.c1 3.2.c1 3.3.c1 3.4.c1 3.5.c1 4.0.c1 4.0.s
+2048 4.0.c3 4.0.s 4.1.c3 4.2.c3 > 4.1.c1 4.2.c1 fc
+"""
+TABLES = {
+    (18, "all"): RESNET18_INNER + RESNET18_ALL,
+    (18, "needed"): RESNET18_INNER + RESNET18_NEEDED,
+    (50, "all"): RESNET50_INNER + RESNET50_ALL,
+    (50, "needed"): RESNET50_INNER + RESNET50_NEEDED,
+}
+
+
+def long_name(short: str, shortcut: str) -> str:
+    if short in ("conv1", "fc"):
+        return short
+    stage, block, layer = short.split(".")
+    return f"layer{stage}.{block}." + (f"{shortcut}.0" if layer == "s" else f"conv{layer[1]}")
+
+
+def groups_by_hand(table: str, shortcut: str = "shortcut") -> dict[str, Group]:
+    groups = {}
+    for line in table.replace(";", "\n").split("\n"):
+        if line.strip():
+            made, _, read = line.partition(">")
+            size, *short = made.split()
+            producers = [long_name(name, shortcut) for name in short]
+            norms = [
+                name.replace("conv", "bn").replace(f"{shortcut}.0", f"{shortcut}.1")
+                for name in producers
+            ]
+            readers = [(long_name(name, shortcut), 1) for name in read.split()]
+            groups[producers[0]] = Group(
+                producers[0], int(size), tuple(producers), tuple(norms), tuple(readers)
+            )
+    return groups
+
+
+def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network without weights, which is made in no time."""
+    with torch.device("meta"):
+        return make()
+
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(("depth", "projection"), list(TABLES))
+def test_groups_of_our_resnets(depth: int, projection: str, norm: bool) -> None:
+    config = resnet_config(depth, 10, projection=projection, projection_norm=norm)
+    expected = groups_by_hand(TABLES[depth, projection])
+    if not norm:
+        expected = {
+            name: Group(
+                *(name, group.size, group.producers),
+                tuple(n for n in group.norms if "shortcut" not in n),
+                group.readers,
+            )
+            for name, group in expected.items()
+        }
+    assert find_groups(on_meta(lambda: ResNet(config)), IMAGE) == expected
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_groups_of_torchvisions_resnets(depth: int) -> None:
+    network = on_meta(getattr(torchvision.models, f"resnet{depth}"))
+    expected = groups_by_hand(TABLES[depth, "needed"], "downsample")
+    assert find_groups(network, IMAGE) == expected
+
+
+def test_groups_come_in_the_order_of_computation() -> None:
+    network = on_meta(lambda: ResNet(resnet_config(18, 10, projection="needed")))
+    names = list(find_groups(network, IMAGE))
+    assert names[:4] == ["conv1", "layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1"]
+    assert names[-2:] == ["layer4.0.conv2", "layer4.1.conv1"]
+
+
+@pytest.mark.parametrize(
+    ("projection", "indices", "filters", "convolutions"),
+    [("all", 3904, 5824, 25), ("needed", 2880, 4800, 20)],
+)
+def test_resnet18s_indices_and_filters(
+    projection: str, indices: int, filters: int, convolutions: int
+) -> None:
+    """ "needed": 960 inner indices and 960 of four stages' outputs, by the table above."""
+    network = on_meta(lambda: ResNet(resnet_config(18, 10, projection=projection)))
+    groups = find_groups(network, IMAGE).values()
+    assert sum(group.size for group in groups) == indices
+    assert sum(group.size * len(group.producers) for group in groups) == filters
+    assert sum(len(group.producers) for group in groups) == convolutions
+
+
+def test_a_plain_chain_with_flatten_counts_columns_per_channel() -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(4, 5, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(5 * 2 * 3, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Dropout(), nn.Linear(7, 2)),
+    )
+    assert list(find_groups(network, torch.zeros(2, 3, 8, 12)).values()) == [
+        Group("0", 4, ("0",), ("1",), (("4", 1),)),
+        Group("4", 5, ("4",), (), (("8", 6),)),
+        Group("8", 7, ("8",), ("9",), (("12", 1),)),
+    ]
+
+
+@pytest.mark.parametrize(("name", "count"), [("vgg11_bn", 10), ("vgg11", 10), ("alexnet", 7)])
+def test_torchvisions_plain_chains(name: str, count: int) -> None:
+    groups = find_groups(on_meta(getattr(torchvision.models, name)), torch.zeros(1, 3, 64, 64))
+    assert len(groups) == count
+    flattened = [group for group in groups.values() if group.readers[0][1] > 1]
+    assert [g.readers for g in flattened] == [
+        (("classifier.0" if "vgg" in name else "classifier.1", 49 if "vgg" in name else 36),)
+    ]
+
+
+class Net(nn.Module):
+    """Four channels from conv, which other layers may read, put together by a function."""
+
+    def __init__(self, body: Callable[[Net, Tensor], object]) -> None:
+        super().__init__()
+        self.conv, self.next = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.grouped, self.up = nn.Conv2d(4, 4, 1, groups=2), nn.ConvTranspose2d(4, 4, 1)
+        self.layernorm, self.groupnorm = nn.LayerNorm(4), nn.GroupNorm(2, 4)
+        self.instancenorm, self.prelu = nn.InstanceNorm2d(4), nn.PReLU(4)
+        self.fc, self.pool, self.pool1d = nn.Linear(4, 4), nn.AdaptiveAvgPool2d(1), nn.MaxPool1d(2)
+        self.softmax, self.scale = nn.Softmax(1), nn.Parameter(torch.ones(4, 1, 1))
+        self.sync, self.part = nn.SyncBatchNorm(4), nn.Flatten(2)
+        self.body = body
+
+    def forward(self, x: Tensor) -> object:
+        return self.body(self, x)
+
+
+# Every body works on images [2, 3, 4, 4], and is named after what must stand in the message.
+REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
+    ("grouped, a grouped Conv2d", lambda n, x: n.next(n.grouped(n.conv(x)))),
+    ("depthwise, a grouped Conv2d", lambda n, x: n.next(n.depthwise(n.conv(x)))),
+    ("up, a ConvTranspose2d", lambda n, x: n.next(n.up(n.conv(x)))),
+    ("layernorm, a LayerNorm", lambda n, x: n.next(n.layernorm(n.conv(x)))),
+    ("groupnorm, a GroupNorm", lambda n, x: n.next(n.groupnorm(n.conv(x)))),
+    ("instancenorm, a Instance", lambda n, x: n.next(n.instancenorm(n.conv(x)))),
+    ("sync, a SyncBatchNorm", lambda n, x: n.next(n.sync(n.conv(x)))),
+    ("prelu, a PReLU", lambda n, x: n.next(n.prelu(n.conv(x)))),
+    ("softmax, a Softmax", lambda n, x: n.next(n.softmax(n.conv(x)))),
+    ("fc, a Linear", lambda n, x: n.fc(n.conv(x))),
+    ("part, a Flatten", lambda n, x: n.part(n.conv(x))),
+    ("pool1d, a MaxPool1d", lambda n, x: n.pool1d(n.fc(torch.flatten(n.pool(n.conv(x)), 1)))),
+    ("avg_pool1d", lambda n, x: F.avg_pool1d(n.fc(n.pool(n.conv(x)).flatten(1)), 1)),
+    ("max_pool2d", lambda n, x: n.next(F.max_pool2d(n.conv(x), 2, return_indices=True)[0])),
+    ("cat", lambda n, x: n.next(torch.cat([n.conv(x), x], 1)[:, :4])),
+    ("stack", lambda n, x: n.fc(torch.stack([n.conv(x), n.next(x)]))),
+    ("mul", lambda n, x: n.next((y := n.conv(x)) * torch.sigmoid(n.pool(y)))),
+    ("sub", lambda n, x: n.next((y := n.conv(x)) - torch.relu(y))),
+    ("scale", lambda n, x: n.next(n.conv(x) + n.scale)),
+    ("next.weight", lambda n, x: F.conv2d(n.conv(x), n.next.weight)),
+    ("addition of the shapes", lambda n, x: n.next((y := n.conv(x)) + n.pool(y))),
+    (
+        "flattened differently",
+        lambda n, x: n.fc(n.fc((y := n.conv(x)[:, :, :1, :1]).flatten(1)) + y.flatten(1)),
+    ),
+    ("view", lambda n, x: n.fc(n.pool(n.conv(x)).view(-1, 4))),
+    ("reshape", lambda n, x: n.fc(torch.reshape(n.pool(n.conv(x)), (2, 4)))),
+    ("size", lambda n, x: n.fc((y := n.pool(n.conv(x))).view(y.size(0), 4))),
+    ("permute", lambda n, x: n.fc(n.conv(x).permute(0, 2, 3, 1))),
+    ("mean", lambda n, x: n.next(n.conv(x) + n.conv(x).mean(1, keepdim=True))),
+    ("conv is called twice", lambda n, x: n.next(n.conv(x) + n.conv(x.relu()))),
+    ("control flow", lambda n, x: n.next(n.conv(x)) if x.sum() > 0 else n.conv(x)),
+    ("fc fails", lambda n, x: n.fc(n.conv(x).flatten(1))),
+]
+
+
+@pytest.mark.parametrize(("says", "body"), REFUSED, ids=[says for says, _ in REFUSED])
+def test_other_layers_are_refused_by_name(says: str, body: Callable, capfd) -> None:
+    with pytest.raises(PruningError) as caught:
+        find_groups(Net(body), torch.zeros(2, 3, 4, 4))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def chain(first: nn.Module) -> nn.Module:
+    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+def tied() -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    network[1].weight = network[0].weight
+    return network
+
+
+def shared() -> nn.Module:
+    conv = nn.Conv2d(3, 3, 1)
+    return nn.Sequential(conv, nn.ReLU(), conv)
+
+
+BOUND: list[tuple[str, Callable[[], nn.Module]]] = [
+    ("1.weight and 0.weight are the same", tied),
+    ("2.weight and 0.weight are the same", shared),
+    ("0 computes its weight", lambda: chain(parametrizations.weight_norm(nn.Conv2d(3, 4, 1)))),
+    ("0 computes its weight", lambda: chain(parametrizations.spectral_norm(nn.Conv2d(3, 4, 1)))),
+    ("0 computes its weight", lambda: chain(nn.utils.spectral_norm(nn.Conv2d(3, 4, 1)))),
+    (
+        "0 computes its weight",
+        lambda: chain(torch_prune.l1_unstructured(nn.Conv2d(3, 4, 1), "weight", 0.5)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("says", "make"), BOUND)
+def test_weights_that_are_not_one_layers_own_are_refused(says: str, make: Callable) -> None:
+    with pytest.raises(PruningError, match=says):
+        find_groups(make(), IMAGE)
+
+
+def test_an_image_without_its_batch_is_refused() -> None:
+    with pytest.raises(PruningError, match=r"0, a Conv2d on a value of shape \(3, 32, 32\)"):
+        find_groups(chain(nn.Conv2d(3, 4, 1)), IMAGE[0])
+
+
+# What is fine: [2, 3, 4, 4] → groups of conv, by their readers.
+ACCEPTED: list[tuple[Callable[[Net, Tensor], object], dict[str, list[tuple[str, int]]]]] = [
+    (lambda n, x: n.next((y := n.conv(x)) + y), {"conv": [("next", 1)]}),
+    (lambda n, x: n.next(n.conv(x).relu_() + 1), {"conv": [("next", 1)]}),
+    (lambda n, x: n.fc(n.conv(x).mean((2, 3))), {"conv": [("fc", 1)]}),
+    (lambda n, x: n.fc(n.conv(x).mean([-1, -2])), {"conv": [("fc", 1)]}),
+    (
+        lambda n, x: n.fc(torch.add(y := n.conv(x), n.next(y), alpha=2).mean((2, 3))),
+        {"conv": [("next", 1), ("fc", 1)]},
+    ),
+    (lambda n, x: n.next(n.conv(x).add_(x[:, :1].expand(2, 4, 4, 4))), None),
+    (lambda n, x: {"logits": n.fc(n.conv(x).mean((2, 3)))}, {"conv": [("fc", 1)]}),
+    (lambda n, x: ((y := n.conv(x)), n.next(y)), {}),
+    (lambda n, x: n.conv(x), {}),
+    (lambda n, x: F.softplus(F.max_pool2d(n.next(F.gelu(n.conv(x))), 2)), {"conv": [("next", 1)]}),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), [case for case in ACCEPTED if case[1] is not None])
+def test_other_ways_of_writing_it(body: Callable, expected: dict) -> None:
+    groups = find_groups(Net(body), torch.zeros(2, 3, 4, 4))
+    assert {name: list(group.readers) for name, group in groups.items()} == expected
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_untouched(training: bool) -> None:
+    network = ResNet(resnet_config(18, 10, base_width=2)).train(training)
+    network.layer1.eval()
+    state = copy.deepcopy(network.state_dict())
+    modes = [module.training for module in network.modules()]
+    # A single position in the last stage: batch norm would refuse to train on one value.
+    assert len(find_groups(network, IMAGE)) == 17
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+    assert all(type(module) is not torch.fx.GraphModule for module in network.modules())
+    assert not any(module._forward_hooks for module in network.modules())

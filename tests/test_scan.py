@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from image_folders import colours, counts, draw, fill, load, raises, trees
+
+from course_lib.scan import scan_folder
+
+LAYOUTS: dict[str, tuple[dict[str, int], dict[str, list[int]], str]] = {
+    "three": ({"train": 10, "val": 4, "test": 2}, {"train": [10, 10], "val": [4, 4]}, ""),
+    "valid": ({"train": 10, "valid": 4, "test": 2}, {"val": [4, 4], "test": [2, 2]}, ""),
+    "capitals": ({"Train": 9, "Validation": 4, "TEST": 2}, {"val": [4, 4], "test": [2, 2]}, ""),
+    "no val": ({"train": 20, "test": 2}, {"train": [17, 17], "val": [3, 3]}, "val is cut from tr"),
+    "no test": ({"train": 9, "val": 4}, {"val": [2, 2], "test": [2, 2]}, "test is cut from val"),
+    "train only": ({"train": 20}, {"train": [14, 14], "test": [3, 3]}, "only train"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path: Path, name: str) -> None:
+    trees, expected, note = LAYOUTS[name]
+    for i, (tree, count) in enumerate(trees.items()):
+        fill(tmp_path / "in" / tree, {"a": count, "b": count}, start=100 * i)
+    found = load(tmp_path / "in")
+    assert {part: counts(found)[part] for part in expected} == expected
+    assert note in " ".join(found.notes)
+    if len(trees) > 1:
+        held_out = [number // 100 for _, number in colours(found, "test")]
+        assert set(held_out) == {len(trees) - 1}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    scan = scan_folder(fill(tmp_path / "in", {"bus": 3, "train": 3, "tram": 3}))
+    assert scan.classes == ("bus", "train", "tram")
+
+
+def test_nested_hidden_linked_and_strange_files(tmp_path: Path) -> None:
+    root = fill(tmp_path / "in", {"a": 5, "b": 5})
+    draw(root / "a" / "deep" / "er" / "1.png", 0, 1000)
+    (root / "a" / "0.png").rename(root / "a" / "0.PNG")
+    for hidden in (".hidden/x.png", "a/.thumb.png", "a/._1.png", "__MACOSX/a/x.png"):
+        draw(root / hidden, 0, 2000)
+    draw(root / "loose.png", 0, 2000)
+    (root / "a" / "notes.txt").write_text("mine")
+    scan = scan_folder(root)
+    assert len(scan.files) == 11
+    assert scan.notes == (
+        "2 files were left out, having no image's ending or no class folder: a/notes.txt,"
+        " loose.png.",
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links(tmp_path: Path) -> None:
+    root = fill(tmp_path / "in", {"a": 5, "b": 5})
+    (root / "a" / "up").symlink_to(root, target_is_directory=True)
+    (root / "a" / "self").symlink_to(root / "a", target_is_directory=True)
+    (root / "a" / "round").symlink_to(root / "a" / "round")
+    (root / "a" / "gone.png").symlink_to(tmp_path / "gone.png")
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    elsewhere = fill(tmp_path / "elsewhere", {"c": 4})
+    (root / "c").symlink_to(elsewhere / "c", target_is_directory=True)
+    scan = scan_folder(root)
+    assert scan.classes == ("a", "b", "c")
+    assert len(scan.files) == 14
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    root = fill(tmp_path / "in", {"a": 5, "b": 5})
+    odd = os.fsdecode(b"b\xff")
+    (root / "b").rename(root / odd)
+    (root / odd / os.fsdecode(b"\xfe.png")).write_bytes(b"")
+    found = load(root)
+    assert counts(found)["train"] == [3, 3]
+    assert "could not be read" in found.notes[0]
+    found.notes[0].encode("utf-8")  # can be written to a report
+
+
+def only(counts: dict[str, int]) -> Callable[[Path], object]:
+    return lambda root: fill(root, counts)
+
+
+def with_broken(root: Path) -> None:
+    fill(root, {"a": 2, "b": 5})
+    (root / "a" / "bad.jpg").write_text("bad")
+
+
+def all_the_same(root: Path) -> None:
+    fill(root, {"a": 5})
+    for i in range(5):
+        draw(root / "b" / f"{i}.png", 99, 0)
+
+
+def all_broken(root: Path) -> None:
+    trees(train={"a": 5, "b": 5}, test={})(root)
+    for name in ("a", "b"):
+        (root / "test" / name).mkdir(parents=True)
+        (root / "test" / name / "1.jpg").write_text("bad")
+
+
+PROBLEMS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "no folder": (lambda root: None, ["no folder", "check the path", "DIR/red/photo.jpg"]),
+    "a file": (lambda root: root.write_text("x"), ["is a file", "sub-folder of images per class"]),
+    "empty": (lambda root: root.mkdir(), ["holds no images", "sub-folder of images per class"]),
+    "no images": (
+        lambda root: [(root / n).mkdir(parents=True) for n in "ab"],
+        ["holds no images"],
+    ),
+    "something else": (
+        lambda root: [root.mkdir(), (root / "mail.txt").write_text("x")],
+        ["holds no images"],
+    ),
+    "loose images": (lambda root: draw(root / "1.png", 1, 1), ["loose images", "DIR/red/photo"]),
+    "one class": (only({"a": 5}), ["only one class, 'a'"]),
+    "an empty class": (
+        only({"a": 5, "b": 0, "c": 5}),
+        ["'b' has 0 different readable images", "folder out"],
+    ),
+    "one image": (only({"a": 5, "b": 1}), ["'b' has 1 different readable image in", "at least 3"]),
+    "two images": (only({"a": 5, "b": 2}), ["'b' has 2 different readable images"]),
+    "too few are whole": (with_broken, ["'a' has 2", "not readable: a/bad.jpg (not an image"]),
+    "the same image": (all_the_same, ["'b' has 1 different"]),
+    "class not in train": (
+        trees(train={"a": 3, "b": 3}, test={"a": 1, "c": 1}),
+        ["'c' has images in another part", "take the class's folder out"],
+    ),
+    "one image, val to be cut": (
+        trees(train={"a": 3, "b": 1}, test={"a": 1, "b": 1}),
+        ["'b' has 1", "(train, val)"],
+    ),
+    "empty test": (
+        trees(train={"a": 3, "b": 3}, test={"a": 0}),
+        ["test has too few readable images", "take the folder out"],
+    ),
+    "broken test": (all_broken, ["test", "too few readable images", "a/1.jpg"]),
+    "two vals": (
+        trees(train={"a": 3}, val={"a": 3}, valid={"a": 3}),
+        ["two folders for val, val and valid"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_problems_are_named_with_their_mend(tmp_path: Path, name: str) -> None:
+    make, parts = PROBLEMS[name]
+    root = tmp_path / "in"
+    make(root)
+    message = raises(root)
+    for part in [*parts, str(root)]:
+        assert part in message
+    assert not list(tmp_path.glob("cache/folders/*px*/"))  # nothing half-built is left

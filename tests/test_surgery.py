@@ -1,0 +1,418 @@
+"""Removed is the same as masked: the theorem, the proof that it can fail, and the edges."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import Case, Plus, cases, plans, randomise
+from torch import Tensor, nn
+
+from course_lib.pruning import Group, PruningError, carry_optimizer, find_groups, masked, prune
+from course_lib.resnet import BlockConfig, ResNet, ResNetConfig, config_of
+
+Groups = dict[str, Group]
+Keep = dict[str, Tensor]
+TOLERANCE = 1e-9
+
+
+def assert_close(narrow: Tensor, wide: Tensor, what: str = "output") -> None:
+    assert narrow.shape == wide.shape, f"{what}: {narrow.shape}, not {wide.shape}"
+    assert wide.isfinite().all(), what
+    if wide.numel():
+        error = (narrow - wide).abs().max().item()
+        assert error <= TOLERANCE * max(1.0, wide.abs().max().item()), f"{what}: off by {error}"
+
+
+def kept_part(name: str, tensor: Tensor, groups: Groups, keep: Keep) -> Tensor:
+    """The slow, obvious version of slicing: go through all groups, cut each dimension by a list."""
+    layer = name.rpartition(".")[0]
+    for group_name, kept in keep.items():
+        group = groups[group_name]
+        if layer in (*group.producers, *group.norms) and tensor.dim() > 0:
+            tensor = torch.stack([tensor[index] for index in kept.tolist()])
+        columns = dict(group.readers).get(layer)
+        if columns is not None and name.endswith("weight"):
+            wanted = [i * columns + j for i in kept.tolist() for j in range(columns)]
+            tensor = torch.stack([tensor[:, column] for column in wanted], dim=1)
+    return tensor
+
+
+def assert_shared_state(narrow: nn.Module, wide: nn.Module, groups: Groups, keep: Keep) -> None:
+    """Weights, biases and running statistics of what was kept agree."""
+    state = narrow.state_dict()
+    for name, tensor in wide.state_dict().items():
+        assert_close(state[name].double(), kept_part(name, tensor, groups, keep).double(), name)
+
+
+def check_forward(
+    case: Case,
+    groups: Groups,
+    keep: Keep,
+    training: bool,
+    prune: Callable[..., nn.Module] = prune,
+    masked: Callable[..., AbstractContextManager] = masked,
+) -> None:
+    """The narrow network computes what the masked one does, and leaves the same statistics."""
+    wide = case.network.train(training)
+    narrow = prune(wide, groups, keep)
+    with torch.no_grad():
+        out = narrow(case.images)
+        with masked(wide, groups, keep):
+            expected = wide(case.images)
+    assert_close(out, expected)
+    assert_shared_state(narrow, wide, groups, keep)
+
+
+def step(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, number: int) -> None:
+    generator = torch.Generator().manual_seed(case.seed + number)
+    out = network(torch.randn(case.images.shape, generator=generator, dtype=torch.float64))
+    target = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    optimizer.zero_grad()
+    (out - target).square().mean().backward()
+    optimizer.step()
+
+
+def check_training(
+    case: Case,
+    groups: Groups,
+    keep: Keep,
+    make_optimizer: Callable[..., torch.optim.Optimizer],
+    carry: Callable[..., torch.optim.Optimizer] = carry_optimizer,
+) -> None:
+    """Steps before surgery give the optimiser a state; one after it must leave the same weights."""
+    wide = case.network.train()
+    optimizer = make_optimizer(wide.parameters())
+    with masked(wide, groups, keep):
+        step(wide, optimizer, case, 1)
+        step(wide, optimizer, case, 2)
+    narrow = prune(wide, groups, keep)
+    carried = carry(optimizer, wide, narrow, groups, keep)
+    step(narrow, carried, case, 3)
+    with masked(wide, groups, keep):
+        step(wide, optimizer, case, 3)
+        expected = wide.eval()(case.images)
+    assert_close(narrow.eval()(case.images), expected)
+    assert_shared_state(narrow, wide, groups, keep)
+    new = dict(narrow.named_parameters())
+    for name, parameter in wide.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor) and value.dim():
+                value = kept_part(name, value, groups, keep)
+            assert_close(
+                torch.as_tensor(carried.state[new[name]][key]), torch.as_tensor(value), name
+            )
+
+
+@st.composite
+def planned(draw: st.DrawFn) -> tuple[Case, Groups, Keep]:
+    case = draw(cases())
+    groups = find_groups(case.network, case.images)
+    return case, groups, draw(plans(groups))
+
+
+@given(planned())
+def test_removed_is_masked_in_evaluation(drawn: tuple[Case, Groups, Keep]) -> None:
+    check_forward(*drawn, training=False)
+
+
+@given(planned())
+def test_removed_is_masked_in_training(drawn: tuple[Case, Groups, Keep]) -> None:
+    check_forward(*drawn, training=True)
+
+
+@given(planned(), st.sampled_from([0.0, 1e-2]), st.booleans())
+def test_a_step_of_sgd_carries_across(
+    drawn: tuple[Case, Groups, Keep], decay: float, nesterov: bool
+) -> None:
+    def make(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, lr=0.01, momentum=0.9, weight_decay=decay, nesterov=nesterov
+        )
+
+    check_training(*drawn, make)
+
+
+@given(planned())
+def test_a_step_of_adam_carries_across(drawn: tuple[Case, Groups, Keep]) -> None:
+    # With its usual eps of 1e-8 Adam would blow rounding errors up wherever a gradient is zero.
+    check_training(*drawn, lambda parameters: torch.optim.Adam(parameters, lr=0.01, eps=1e-3))
+
+
+# The checks above can fail: each of these does surgery wrongly in one way, and is caught.
+
+
+def forget_the_norms(network: nn.Module, groups: Groups, keep: Keep) -> nn.Module:
+    narrow = prune(network, groups, keep)
+    for name, kept in keep.items():
+        for norm in groups[name].norms:
+            state = network.get_submodule(norm).state_dict()
+            first = {key: v[: len(kept)] if v.dim() else v for key, v in state.items()}
+            narrow.get_submodule(norm).load_state_dict(first)
+    return narrow
+
+
+def misalign_the_shortcut(network: nn.Module, groups: Groups, keep: Keep) -> nn.Module:
+    narrow = prune(network, groups, keep)
+    for name in keep:
+        for shortcut in groups[name].producers[1:]:
+            weight = narrow.get_submodule(shortcut).weight
+            weight.data = weight.data.roll(1, dims=0)
+    return narrow
+
+
+def read_the_first_columns(network: nn.Module, groups: Groups, keep: Keep) -> nn.Module:
+    narrow = prune(network, groups, keep)
+    for name in keep:
+        for reader, _ in groups[name].readers:
+            weight = narrow.get_submodule(reader).weight
+            wide = network.get_submodule(reader).weight.data[:, : weight.shape[1]]
+            weight.data = kept_part(
+                f"{reader}.bias", wide, groups, keep
+            )  # its own filters are right
+    return narrow
+
+
+@contextmanager
+def zeroed_behind_producers(network: nn.Module, groups: Groups, keep: Keep) -> Iterator[nn.Module]:
+    def hook(kept: Tensor) -> Callable[..., Tensor]:
+        return lambda module, inputs, out: torch.zeros_like(out).index_copy(1, kept, out[:, kept])
+
+    handles = [
+        network.get_submodule(producer).register_forward_hook(hook(kept))
+        for name, kept in keep.items()
+        for producer in groups[name].producers
+    ]
+    yield network
+    for handle in handles:
+        handle.remove()
+
+
+def some_images(size: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(4, 3, size, size, generator=generator, dtype=torch.float64)
+
+
+def resnet_case(seed: int) -> tuple[Case, Groups, Keep]:
+    blocks = ((BlockConfig((4, 6), 1, "norm"), BlockConfig((5, 6), 1, "bare")),)
+    network = randomise(ResNet(ResNetConfig(6, blocks, 3)).double(), seed)
+    images = some_images(16, seed)
+    groups = find_groups(network, images)
+    return Case(network, images, seed), groups, odd_indices(groups)
+
+
+def chain_case(seed: int) -> tuple[Case, Groups, Keep]:
+    body = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Sigmoid())
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Sigmoid(), Plus(body)),
+        *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6 * 16, 5), nn.BatchNorm1d(5), nn.Sigmoid()),
+        nn.Linear(5, 2),
+    )
+    images = some_images(8, seed)
+    groups = find_groups(randomise(network.double(), seed), images)
+    return Case(network, images, seed), groups, odd_indices(groups)
+
+
+def odd_indices(groups: Groups) -> Keep:
+    return {name: torch.arange(1, group.size, 2) for name, group in groups.items()}
+
+
+FIXED = [(resnet_case, 0), (resnet_case, 1), (chain_case, 0), (chain_case, 1)]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("make", "seed"), FIXED)
+class TestWrongSurgeryIsCaught:
+    def test_but_right_surgery_passes(self, make: Callable, seed: int, training: bool) -> None:
+        check_forward(*make(seed), training)
+
+    @pytest.mark.parametrize(
+        "wrong", [forget_the_norms, misalign_the_shortcut, read_the_first_columns]
+    )
+    def test_by_the_check(self, make: Callable, seed: int, training: bool, wrong: Callable) -> None:
+        with pytest.raises(AssertionError, match="off by"):
+            check_forward(*make(seed), training, prune=wrong)
+
+    def test_zeros_behind_the_producer(self, make: Callable, seed: int, training: bool) -> None:
+        with pytest.raises(AssertionError, match="output: off by"):
+            check_forward(*make(seed), training, masked=zeroed_behind_producers)
+
+    def test_no_mask_at_all(self, make: Callable, seed: int, training: bool) -> None:
+        with pytest.raises(AssertionError, match="output: off by"):
+            check_forward(*make(seed), training, masked=lambda network, *_: nullcontext(network))
+
+
+def sgd(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+
+
+@pytest.mark.parametrize(("make", "seed"), FIXED)
+def test_a_new_optimizer_is_caught(make: Callable, seed: int) -> None:
+    check_training(*make(seed), sgd)
+    with pytest.raises(AssertionError, match="off by"):
+        check_training(
+            *make(seed), sgd, carry=lambda old, wide, narrow, *_: sgd(narrow.parameters())
+        )
+
+
+@pytest.mark.parametrize(("make", "seed"), FIXED)
+def test_masked_is_a_network_whose_readers_weigh_those_channels_with_zero(
+    make: Callable, seed: int
+) -> None:
+    case, groups, keep = make(seed)
+    zeroed = copy.deepcopy(case.network).eval()
+    for name, kept in keep.items():
+        for reader, columns in groups[name].readers:
+            for index in set(range(groups[name].size)) - set(kept.tolist()):
+                start = index * columns
+                zeroed.get_submodule(reader).weight.data[:, start : start + columns] = 0
+    with masked(case.network.eval(), groups, keep):
+        assert_close(case.network(case.images), zeroed(case.images))
+
+
+def test_masked_restores_the_network_even_after_an_error() -> None:
+    case, groups, keep = resnet_case(0)
+    before = case.network.eval()(case.images)
+    with pytest.raises(KeyError), masked(case.network, groups, keep):
+        assert not torch.equal(case.network(case.images), before)
+        raise KeyError
+    assert torch.equal(case.network(case.images), before)
+
+
+def test_prune_leaves_the_wide_network_untouched() -> None:
+    case, groups, keep = resnet_case(0)
+    case.network.train()
+    case.network(case.images).sum().backward()
+    case.network.bn1.bias.requires_grad = False
+    before = copy.deepcopy(case.network.state_dict())
+    gradient = case.network.conv1.weight.grad.clone()
+    narrow = prune(case.network, groups, keep)
+    for name, tensor in case.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert torch.equal(case.network.conv1.weight.grad, gradient)
+    assert narrow.training and all(p.grad is None for p in narrow.parameters())
+    assert not narrow.bn1.bias.requires_grad and narrow.conv1.weight.requires_grad
+    mine = {p.untyped_storage().data_ptr() for p in narrow.state_dict().values()}
+    theirs = {p.untyped_storage().data_ptr() for p in case.network.state_dict().values()}
+    assert not mine & theirs
+
+
+@pytest.mark.parametrize("make", [resnet_case, chain_case])
+def test_layers_know_their_new_widths(make: Callable) -> None:
+    case, groups, keep = make(0)
+    narrow = prune(case.network, groups, keep)
+    for name, module in narrow.named_modules():
+        if isinstance(module, nn.Conv2d):
+            assert (module.out_channels, module.in_channels) == module.weight.shape[:2], name
+        elif isinstance(module, nn.Linear):
+            assert (module.out_features, module.in_features) == module.weight.shape, name
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            assert module.num_features == len(module.running_mean), name
+
+
+def test_a_pruned_network_is_rebuilt_from_its_widths() -> None:
+    case, groups, keep = resnet_case(0)
+    narrow = prune(case.network, groups, keep).eval()
+    assert config_of(narrow) == ResNetConfig(
+        3, ((BlockConfig((2, 3), 1, "norm"), BlockConfig((2, 3), 1, "bare")),), 3
+    )
+    rebuilt = ResNet(config_of(narrow)).double().eval()
+    rebuilt.load_state_dict(narrow.state_dict())
+    assert torch.equal(rebuilt(case.images), narrow(case.images))
+
+
+def test_an_empty_plan_is_a_copy() -> None:
+    case, groups, _ = chain_case(0)
+    assert torch.equal(
+        prune(case.network.eval(), groups, {})(case.images), case.network(case.images)
+    )
+
+
+def indices(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        (indices(), "at least one"),
+        (indices(0, 2, 1), "must rise"),
+        (indices(1, 1), "must rise"),
+        (indices(-1, 1), "must rise"),
+        (indices(4, 6), "to 5 or less"),
+        (indices(0, 1).float(), "integer"),
+        (indices(0, 1)[None], "1-D"),
+        ([0, 1], "1-D tensor"),
+    ],
+)
+@pytest.mark.parametrize("use", [prune, lambda *plan: masked(*plan).__enter__()])
+def test_a_bad_plan_is_refused_by_the_name_of_its_group(
+    use: Callable, kept: object, says: str
+) -> None:
+    case, groups, _ = resnet_case(0)
+    with pytest.raises(PruningError, match=says) as caught:
+        use(case.network, groups, {"layer1.0.conv2": kept})
+    assert "layer1.0.conv2" in str(caught.value)
+
+
+def test_an_unknown_group_is_refused() -> None:
+    case, groups, _ = resnet_case(0)
+    with pytest.raises(PruningError, match=r"no group 'fc'.*layer1\.0\.conv1"):
+        prune(case.network, groups, {"fc": indices(0)})
+
+
+def test_groups_from_before_a_pruning_are_refused() -> None:
+    case, groups, keep = resnet_case(0)
+    narrow = prune(case.network, groups, keep)
+    with pytest.raises(PruningError, match="conv1 has 3 filters, its group 6: call find_groups"):
+        prune(narrow, groups, {"conv1": indices(0)})
+
+
+def test_the_optimizers_settings_go_along() -> None:
+    case, groups, keep = resnet_case(0)
+    named = dict(case.network.named_parameters())
+    norms = [p for name, p in named.items() if "bn" in name]
+    others = [p for name, p in named.items() if "bn" not in name]
+    optimizer = torch.optim.SGD(
+        [{"params": norms, "weight_decay": 0.0, "lr": 0.5}, {"params": others}],
+        lr=0.1,
+        momentum=0.7,
+        nesterov=True,
+        weight_decay=0.01,
+    )
+    narrow = prune(case.network, groups, keep)
+    carried = carry_optimizer(optimizer, case.network, narrow, groups, keep)
+    for old, new in zip(optimizer.param_groups, carried.param_groups, strict=True):
+        assert {k: v for k, v in old.items() if k != "params"} == {
+            k: v for k, v in new.items() if k != "params"
+        }
+        assert [
+            kept_part(*n_p, groups, keep).shape
+            for n_p in named.items()
+            if n_p[1] in set(old["params"])
+        ] == [p.shape for p in new["params"]]
+    assert {id(p) for g in carried.param_groups for p in g["params"]} == {
+        id(p) for p in narrow.parameters()
+    }
+
+
+def test_an_optimizer_of_another_network_is_refused() -> None:
+    case, groups, keep = resnet_case(0)
+    other = sgd(nn.Linear(2, 2).parameters())
+    with pytest.raises(PruningError, match="aren't the network's"):
+        carry_optimizer(other, case.network, prune(case.network, groups, keep), groups, keep)
+
+
+def test_state_that_cannot_be_sliced_is_refused() -> None:
+    case, groups, keep = resnet_case(0)
+    optimizer = torch.optim.Adafactor(case.network.parameters())
+    case.network(case.images).sum().backward()
+    optimizer.step()
+    narrow = prune(case.network, groups, keep)
+    with pytest.raises(PruningError, match=r"row_var of .*conv1\.weight"):
+        carry_optimizer(optimizer, case.network, narrow, groups, keep)
