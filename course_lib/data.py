@@ -209,7 +209,7 @@ def _drawn(part: str, count: int, size: int, seed: int, cache: Path, progress: b
 
 
 def _open(folder: Path) -> Split:
-    return Split(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy"))
+    return Split(np.load(folder / "images.npy", mmap_mode="c"), np.load(folder / "labels.npy"))
 
 
 def _shuffled(labels: np.ndarray, seed: int) -> np.ndarray:

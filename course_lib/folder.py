@@ -106,7 +106,7 @@ def _key(scan: Scan) -> str:
 def _open(folder: Path) -> FolderImages:
     parts = {}
     for part in PARTS:
-        images = np.load(folder / f"{part}.npy", mmap_mode="r")
+        images = np.load(folder / f"{part}.npy", mmap_mode="c")
         parts[part] = images, np.load(folder / f"{part}-labels.npy")
     notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
     return FolderImages(parts, tuple(notes))

@@ -74,6 +74,14 @@ def test_every_prefix_is_stratified(labels: list[int]) -> None:
         assert sorted(members := [i for i in order if labels[i] == label]) == members
 
 
+def test_the_first_images_of_a_part_are_a_fair_sample(tmp_path: Path) -> None:
+    found = load(fill(tmp_path / "in", {"a": 30, "b": 60}))
+    images, labels = found.parts["train"]
+    assert np.bincount(labels[:12]).tolist() == [4, 8]
+    assert [red for red, _ in colours(found, "train")][:12] == (10 * labels[:12]).tolist()
+    assert len(images) == 63
+
+
 def test_copies_across_the_users_own_parts_are_reported_and_left(tmp_path: Path) -> None:
     for tree in ("train", "val", "test"):
         fill(tmp_path / "in" / tree, {"a": 4, "b": 4})

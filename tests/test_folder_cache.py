@@ -58,6 +58,13 @@ def change_content(root: Path) -> None:
     draw(root / "a" / "1.png", 0, 999)
 
 
+def change_size_only(root: Path) -> None:
+    path = root / "a" / "1.png"
+    time_ns = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path, ns=(time_ns, time_ns))
+
+
 def change_time_only(root: Path) -> None:
     os.utime(root / "a" / "1.png", ns=(1, 1))
 
@@ -68,6 +75,7 @@ def new_decoder(root: Path) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {
     "content": (change_content, 12),
+    "size": (change_size_only, 12),
     "time": (change_time_only, 12),
     "another": (lambda root: draw(root / "a" / "new.png", 0, 998), 13),
     "one less": (lambda root: (root / "a" / "1.png").unlink(), 11),

@@ -63,7 +63,8 @@ RESNET50_ALL = """
 RESNET50_NEEDED = """
 256 1.0.c3 1.0.s 1.1.c3 1.2.c3 > 1.1.c1 1.2.c1 2.0.c1 2.0.s
 512 2.0.c3 2.0.s 2.1.c3 2.2.c3 2.3.c3 > 2.1.c1 2.2.c1 2.3.c1 3.0.c1 3.0.s
-1024 3.0.c3 3.0.s 3.1.c3 3.2.c3 3.3.c3 3.4.c3 3.5.c3 > 3.1.c1 3.2.c1 3.3.c1 3.4.c1 3.5.c1 4.0.c1 4.0.s
+1024 3.0.c3 3.0.s 3.1.c3 3.2.c3 3.3.c3 3.4.c3 3.5.c3 > 3.1.c1 3.2.c1 3.3.c1 3.4.c1 3.5.c1 \
+4.0.c1 4.0.s
 2048 4.0.c3 4.0.s 4.1.c3 4.2.c3 > 4.1.c1 4.2.c1 fc
 """
 TABLES = {
@@ -146,7 +147,7 @@ def test_groups_come_in_the_order_of_computation() -> None:
 def test_resnet18s_indices_and_filters(
     projection: str, indices: int, filters: int, convolutions: int
 ) -> None:
-    """ "needed": 960 inner indices and 960 of four stages' outputs, by the table above."""
+    """ "needed": 1,920 indices inside blocks and 960 of the four stages' outputs."""
     network = on_meta(lambda: ResNet(resnet_config(18, 10, projection=projection)))
     groups = find_groups(network, IMAGE).values()
     assert sum(group.size for group in groups) == indices
@@ -190,6 +191,7 @@ class Net(nn.Module):
         self.fc, self.pool, self.pool1d = nn.Linear(4, 4), nn.AdaptiveAvgPool2d(1), nn.MaxPool1d(2)
         self.softmax, self.scale = nn.Softmax(1), nn.Parameter(torch.ones(4, 1, 1))
         self.sync, self.part = nn.SyncBatchNorm(4), nn.Flatten(2)
+        self.one = nn.Conv2d(3, 1, 3, stride=2, padding=1)
         self.body = body
 
     def forward(self, x: Tensor) -> object:
@@ -213,7 +215,7 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("avg_pool1d", lambda n, x: F.avg_pool1d(n.fc(n.pool(n.conv(x)).flatten(1)), 1)),
     ("max_pool2d", lambda n, x: n.next(F.max_pool2d(n.conv(x), 2, return_indices=True)[0])),
     ("cat", lambda n, x: n.next(torch.cat([n.conv(x), x], 1)[:, :4])),
-    ("stack", lambda n, x: n.fc(torch.stack([n.conv(x), n.next(x)]))),
+    ("stack", lambda n, x: torch.stack([y := n.conv(x), n.next(y)])),
     ("mul", lambda n, x: n.next((y := n.conv(x)) * torch.sigmoid(n.pool(y)))),
     ("sub", lambda n, x: n.next((y := n.conv(x)) - torch.relu(y))),
     ("scale", lambda n, x: n.next(n.conv(x) + n.scale)),
@@ -221,13 +223,13 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("addition of the shapes", lambda n, x: n.next((y := n.conv(x)) + n.pool(y))),
     (
         "flattened differently",
-        lambda n, x: n.fc(n.fc((y := n.conv(x)[:, :, :1, :1]).flatten(1)) + y.flatten(1)),
+        lambda n, x: n.fc(n.pool(n.conv(x)).flatten(1) + n.one(x).flatten(1)),
     ),
     ("view", lambda n, x: n.fc(n.pool(n.conv(x)).view(-1, 4))),
     ("reshape", lambda n, x: n.fc(torch.reshape(n.pool(n.conv(x)), (2, 4)))),
     ("size", lambda n, x: n.fc((y := n.pool(n.conv(x))).view(y.size(0), 4))),
     ("permute", lambda n, x: n.fc(n.conv(x).permute(0, 2, 3, 1))),
-    ("mean", lambda n, x: n.next(n.conv(x) + n.conv(x).mean(1, keepdim=True))),
+    ("mean", lambda n, x: n.next((y := n.conv(x)) + y.mean(1, keepdim=True))),
     ("conv is called twice", lambda n, x: n.next(n.conv(x) + n.conv(x.relu()))),
     ("control flow", lambda n, x: n.next(n.conv(x)) if x.sum() > 0 else n.conv(x)),
     ("fc fails", lambda n, x: n.fc(n.conv(x).flatten(1))),
@@ -292,7 +294,6 @@ ACCEPTED: list[tuple[Callable[[Net, Tensor], object], dict[str, list[tuple[str, 
         lambda n, x: n.fc(torch.add(y := n.conv(x), n.next(y), alpha=2).mean((2, 3))),
         {"conv": [("next", 1), ("fc", 1)]},
     ),
-    (lambda n, x: n.next(n.conv(x).add_(x[:, :1].expand(2, 4, 4, 4))), None),
     (lambda n, x: {"logits": n.fc(n.conv(x).mean((2, 3)))}, {"conv": [("fc", 1)]}),
     (lambda n, x: ((y := n.conv(x)), n.next(y)), {}),
     (lambda n, x: n.conv(x), {}),
@@ -300,7 +301,7 @@ ACCEPTED: list[tuple[Callable[[Net, Tensor], object], dict[str, list[tuple[str, 
 ]
 
 
-@pytest.mark.parametrize(("body", "expected"), [case for case in ACCEPTED if case[1] is not None])
+@pytest.mark.parametrize(("body", "expected"), ACCEPTED)
 def test_other_ways_of_writing_it(body: Callable, expected: dict) -> None:
     groups = find_groups(Net(body), torch.zeros(2, 3, 4, 4))
     assert {name: list(group.readers) for name, group in groups.items()} == expected

@@ -144,6 +144,9 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
 }
 
+# Those that show only when the images are read; nothing is decoded in vain for the others.
+FOUND_LATE = {"too few are whole", "the same image", "broken test"}
+
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_problems_are_named_with_their_mend(tmp_path: Path, name: str) -> None:
@@ -153,4 +156,5 @@ def test_problems_are_named_with_their_mend(tmp_path: Path, name: str) -> None:
     message = raises(root)
     for part in [*parts, str(root)]:
         assert part in message
+    assert (tmp_path / "cache").exists() == (name in FOUND_LATE)
     assert not list(tmp_path.glob("cache/folders/*px*/"))  # nothing half-built is left

@@ -1,0 +1,135 @@
+"""Costs against counts by hand, files on disk and PyTorch's own arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from networks import randomise
+from torch import nn
+
+from course_lib.measure import (
+    count_bytes,
+    count_macs,
+    count_parameters,
+    fold,
+    images_per_second,
+    speed_range,
+)
+from course_lib.pruning import find_groups, l1, prune, select
+from course_lib.resnet import ResNet, add_projections, config_of, resnet_config
+
+
+def tiny() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(4 * 5 * 5, 7, bias=False)),
+    )
+
+
+def test_parameters_by_hand() -> None:
+    assert count_parameters(tiny()) == (4 * 3 * 3 * 3 + 4) + (4 + 4) + 7 * 100
+
+
+def test_resnet18_has_the_published_number_of_parameters() -> None:
+    """11,689,512 is what torchvision's documentation gives for its ResNet-18."""
+    with torch.device("meta"):
+        stock = ResNet(resnet_config(18, projection="needed"))
+        everywhere = ResNet(resnet_config(18, projection="all"))
+    assert count_parameters(stock) == 11_689_512
+    # Five more projections: stem to stage 1, and the second block of each stage, with two per norm.
+    more = sum(width * width + 2 * width for width in (64, 64, 128, 256, 512))
+    assert count_parameters(everywhere) == 11_689_512 + more
+    assert more / 11_689_512 == pytest.approx(0.03, abs=0.005)
+
+
+@pytest.mark.parametrize("image", [(3, 10, 10), (3, 9, 9)])
+def test_macs_by_hand(image: tuple[int, int, int]) -> None:
+    """Each of 4 · 5 · 5 values sums 3 · 3 · 3 products, each of 7 logits 100."""
+    assert count_macs(tiny(), image) == 4 * 5 * 5 * 27 + 7 * 100
+
+
+def test_resnet18_at_224_pixels_has_the_known_macs() -> None:
+    """torchvision gives 1.814 GFLOPS for its ResNet-18, meaning multiply-accumulates."""
+    with torch.device("meta"):
+        network = torchvision.models.resnet18()
+    assert count_macs(network, (3, 224, 224)) == pytest.approx(1.814e9, rel=0.01)
+
+
+def test_counting_macs_leaves_the_network_alone_in_any_precision() -> None:
+    network = tiny().double().train()
+    assert count_macs(network, (3, 10, 10)) == count_macs(tiny().bfloat16(), (3, 10, 10))
+    assert network.training and network[0].weight.device.type == "cpu"
+    assert network[0].weight.dtype == torch.float64
+    assert network[1].num_batches_tracked == 0
+
+
+def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
+    network = ResNet(resnet_config(18, 10, base_width=4))
+    with open(tmp_path / "network.pt", "wb") as file:
+        torch.save(network.state_dict(), file)
+    assert count_bytes(network) == (tmp_path / "network.pt").stat().st_size
+    torch.save(network.state_dict(), tmp_path / "named.pt")  # a path's name goes into the file
+    assert count_bytes(network) == pytest.approx((tmp_path / "named.pt").stat().st_size, rel=0.05)
+    assert count_bytes(network) > 4 * count_parameters(network)
+
+
+def test_a_pruned_network_costs_what_a_new_one_of_its_widths_does() -> None:
+    """A slice that still held on to the wide tensor would be saved with all of it."""
+    network = ResNet(resnet_config(18, 10, base_width=8))
+    groups = find_groups(network, torch.zeros(1, 3, 32, 32))
+    narrow = prune(network, groups, select(l1(network, groups), fraction=0.5))
+    new = ResNet(config_of(narrow))
+    for count in (count_parameters, count_bytes, lambda n: count_macs(n, (3, 32, 32))):
+        assert count(narrow) == count(new) < 0.5 * count(network)
+
+
+def ours(projection_norm: bool) -> nn.Module:
+    return ResNet(resnet_config(18, 5, base_width=4, projection_norm=projection_norm))
+
+
+FOLDABLE = {
+    "ours": lambda: ours(True),
+    "bare projections": lambda: ours(False),
+    "added projections": lambda: add_projections(
+        ResNet(resnet_config(18, 5, base_width=4, projection="needed"))
+    ),
+    "bottlenecks": lambda: ResNet(resnet_config(50, 5, base_width=4)),
+    "torchvision's": lambda: torchvision.models.resnet18(num_classes=5),
+}
+
+
+@pytest.mark.parametrize("name", list(FOLDABLE))
+@torch.no_grad()
+def test_folding_keeps_the_function(name: str) -> None:
+    network = randomise(FOLDABLE[name](), seed=3).train()
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    folded = fold(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert network.training and not folded.training
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    expected = network.eval()(images)
+    error = (folded(images) - expected).abs().max() / expected.abs().max()
+    assert error < 1e-5
+
+
+def test_a_heavier_network_is_slower() -> None:
+    light, heavy = nn.Conv2d(3, 2, 1), nn.Sequential(nn.Conv2d(3, 64, 7), nn.Conv2d(64, 64, 7))
+    networks = {"light": light, "heavy": heavy}
+    image_shape = (3, 32, 32)
+    assert count_macs(heavy, image_shape) > 50 * count_macs(light, image_shape)
+    readings = images_per_second(networks, torch.zeros(4, *image_shape), passes=3, seconds=0.01)
+    assert {name: len(values) for name, values in readings.items()} == {"light": 3, "heavy": 3}
+    assert min(readings["light"]) > 2 * max(readings["heavy"]) > 0
+
+
+def test_speeds_are_compared_within_each_pass() -> None:
+    """The second pass ran on a machine twice as slow, which the ratios don't see."""
+    readings = {"full": [10.0, 5.0, 10.0], "pruned": [30.0, 15.0, 20.0]}
+    assert speed_range(readings, "pruned", "full") == (2.0, 3.0)
+    assert speed_range(readings, "full", "full") == (1.0, 1.0)
+    with pytest.raises(ValueError):
+        speed_range({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")
