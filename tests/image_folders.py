@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from course_lib.errors import CourseError
-from course_lib.folder import FolderImages, load_folder
-from course_lib.scan import PARTS, scan_folder
+from course_lib.images.folder import FolderImages, load_folder
+from course_lib.images.scan import PARTS, scan_folder
 
 SIZE = 4
 

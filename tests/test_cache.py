@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from course_lib import cache as cache_module
-from course_lib.cache import RowWriter, default_cache
+from course_lib.images import cache as cache_module
+from course_lib.images.cache import RowWriter, default_cache
 
 
 def test_rows_written_one_by_one_are_a_plain_npy_file(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def place(system: str, **variables: str) -> Callable[[pytest.MonkeyPatch], Path]
     return chosen
 
 
-HERE = Path(cache_module.__file__).parent.parent
+HERE = Path(cache_module.__file__).parent.parent.parent
 PLACES = {
     "checkout": (place("linux"), True, HERE / "data" / "cache"),
     "variable": (place("linux", PRUNING_RESNETS_CACHE="there"), True, Path("there")),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from course_lib.decode import UndecodableImage, decode, short_side
+from course_lib.images.decode import UndecodableImage, decode, short_side
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from image_folders import SIZE, all_colours, colours, counts, draw, fill, load, trees
 from PIL import Image
 
-from course_lib.folder import default_image_size, stratified_order
-from course_lib.scan import PARTS, scan_folder
+from course_lib.images.folder import default_image_size, stratified_order
+from course_lib.images.scan import PARTS, scan_folder
 
 
 def test_one_tree_is_divided_by_class(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from image_folders import all_colours, colours, counts, draw, fill, load, raises, trees
 
-from course_lib import cache as cache_module
-from course_lib import folder as folder_module
-from course_lib.scan import PARTS
+from course_lib.images import cache as cache_module
+from course_lib.images import folder as folder_module
+from course_lib.images.scan import PARTS
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_damaged_cache_is_built_again(tmp_path: Path, decoded: list[str], damage
 SLOW = """
 import sys, time
 from pathlib import Path
-from course_lib import folder
-from course_lib.scan import scan_folder
+from course_lib.images import folder
+from course_lib.images.scan import scan_folder
 
 root, cache, log = map(Path, sys.argv[1:])
 real = folder.decode

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from image_folders import colours, counts, draw, fill, load, raises, trees
 
-from course_lib.scan import scan_folder
+from course_lib.images.scan import scan_folder
 
 LAYOUTS: dict[str, tuple[dict[str, int], dict[str, list[int]], str]] = {
     "three": ({"train": 10, "val": 4, "test": 2}, {"train": [10, 10], "val": [4, 4]}, ""),

@@ -13,9 +13,9 @@ import torchvision
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from course_lib import torchvision_sets
 from course_lib.data import Data, load
 from course_lib.errors import CourseError
+from course_lib.images import torchvision_sets
 
 
 def amounts(data: Data) -> list[int]:

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_lib import vehicles
 from course_lib.errors import CourseError
-from course_lib.vehicles import CLASSES, PALETTE, draw, draw_many
+from course_lib.vehicles import CLASSES, PALETTE, draw, draw_many, scene
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,10 +27,10 @@ def _body_mask(seed: int, split: str, index: int, size: int) -> np.ndarray:
     """Where the vehicle's paint shows: the pixels that change when only the paint does."""
     scenes = []
     for paint in ((60, 90, 120), (150, 120, 60)):
-        rng = vehicles._generator(seed, split, index, size)
+        rng = scene._generator(seed, split, index, size)
         label = int(rng.integers(len(CLASSES)))
-        vehicles._paint(rng, label)  # the draws that `draw` makes before the scene
-        canvas = vehicles._scene(rng, label, paint, 2 * size)
+        scene._paint(rng, label)  # the draws that `draw` makes before the scene
+        canvas = scene._scene(rng, label, paint, 2 * size)
         scenes.append(np.asarray(canvas.reduce(2), dtype=int))
     return np.abs(scenes[0] - scenes[1]).sum(axis=2) > 60
 
@@ -151,7 +150,7 @@ def test_body_shows_its_own_class_in_most_photographs() -> None:
 def test_unlit_paint_always_belongs_to_its_class() -> None:
     for label in range(len(CLASSES)):
         for index in range(100):
-            paint = vehicles._paint(np.random.default_rng(index), label)
+            paint = scene._paint(np.random.default_rng(index), label)
             assert _nearest_class(np.array(paint)) == label
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from course_lib.cache import locked
 from course_lib.errors import CourseError
+from course_lib.images.cache import locked
 
 # Name → class in torchvision.datasets. A set that is made from (root, train, download) and has
 # `data`, `targets` and `classes` needs one line here and nothing else.
