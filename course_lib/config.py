@@ -53,7 +53,7 @@ class Config:
 
     batches: int = _option(450, "batches of training before the first pruning", low=1)
     batch_size: int = _option(64, "images per batch", low=2)
-    rate: float = _option(0.05, "highest learning rate of the first training", above=0)
+    rate: float = _option(0.1, "highest learning rate of the first training", above=0)
     finetune_batches: int = _option(50, "batches of fine-tuning per round", low=1)
     finetune_rate: float = _option(0.03, "highest learning rate of a round's fine-tuning", above=0)
     warm_up: float = _option(0.2, "share of each cycle in which the rate rises", above=0, below=1)
