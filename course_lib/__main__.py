@@ -6,14 +6,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from course_lib import checkpoint, report
+from course_lib import checkpoint, distributed, report
 from course_lib import data as data_sets
 from course_lib.config import PRESETS, Config, make_config
 from course_lib.data import Data
@@ -46,6 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        print(
+            "course_lib: Another process of this run has ended, so this one ends too: "
+            "mend what it says, if it says anything, and go on with the same command and --resume.",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -101,29 +112,46 @@ def run(
     **options: Any,
 ) -> int:
     """Begin or resume a run and report it."""
-    place = pick_device(device)
-    config = resumed_config(out, preset, options) if resume else begin(out, preset, options)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            clock = time.perf_counter()
-            try:
-                data = load_data(config, cache, progress=not quiet)
-            except CourseError:
-                if not resume:  # nothing was begun, so the corrected command must not be refused
-                    (out / "config.json").unlink()
-                raise
-            data_seconds = time.perf_counter() - clock
-            for note in () if quiet else data.notes:
-                print(note)
-            state = iterate(config, data, out, place, resume=resume, progress=not quiet)
-            summary = report.finish(state, data, out, place, data_seconds=data_seconds)
-    except Timeout:
-        raise CourseError(
-            f"Another process is running in {out}: wait for it, or choose another --out."
-        ) from None
+    place = distributed.join(pick_device(device))
+    first = distributed.rank() == 0
+    quiet = quiet or not first
+    start = resumed_config if resume else begin
+    config = distributed.on_first(partial(start, out, preset, options))
+    with locked(out):
+        clock = time.perf_counter()
+        load = partial(load_data, config, cache, progress=not quiet)
+        data = distributed.first_then_others(partial(load_or_undo, load, out, config, resume))
+        data_seconds = time.perf_counter() - clock
+        for note in () if quiet else data.notes:
+            print(note)
+        state = iterate(config, data, out, place, resume=resume, progress=not quiet)
+        distributed.leave()
+        if not first:
+            return 0
+        summary = report.finish(state, data, out, place, data_seconds=data_seconds)
     print(report.describe(summary))
     print(f"Figures, history and the network are in {out}.")
     return 0
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep every other run out of the folder. Raises CourseError if one is in it."""
+    lock = FileLock(out / ".lock")
+
+    def acquire() -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CourseError(
+                f"Another process is running in {out}: wait for it, or choose another --out."
+            ) from None
+
+    distributed.on_first(acquire)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def begin(out: Path, preset: str | None, options: dict[str, Any]) -> Config:
@@ -171,6 +199,20 @@ def resumed_config(out: Path, preset: str | None, options: dict[str, Any]) -> Co
             "leave them away to resume it, or choose another --out."
         )
     return config
+
+
+def load_or_undo(load: Callable[[], Data], out: Path, config: Config, resume: bool) -> Data:
+    """The images of a run; without them nothing was begun, so that the corrected command isn't
+    refused.
+    """
+    try:
+        data = load()
+        distributed.check_shares(min(config.batch_size, len(data.train.labels)))
+        return data
+    except CourseError:
+        if not resume and distributed.rank() == 0:
+            (out / "config.json").unlink()
+        raise
 
 
 def load_data(config: Config, cache: Path | None, progress: bool) -> Data:

@@ -8,15 +8,18 @@ or the new one, whole.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
+from course_lib import distributed
 from course_lib.config import Config
 from course_lib.errors import CourseError
 from course_lib.resnet import ResNet, ResNetConfig, saved_form
@@ -88,7 +91,12 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def save(state: State, out: Path) -> None:
-    """Write the checkpoint; it holds plain tensors, numbers and strings only."""
+    """Write the checkpoint."""
+    write_whole(out / "checkpoint.pt", partial(write, state))
+
+
+def write(state: State, file: IO[bytes]) -> None:
+    """Write the state as a checkpoint has it: plain tensors, numbers and strings only."""
     saved = {
         "format": FORMAT,
         "config": state.config.to_dict(),
@@ -97,7 +105,7 @@ def save(state: State, out: Path) -> None:
         "schedule": state.schedule.state_dict(),
         **{name: getattr(state, name) for name in PLAIN_FIELDS},
     }
-    write_whole(out / "checkpoint.pt", lambda file: torch.save(saved, file))
+    torch.save(saved, file)
 
 
 PLAIN_FIELDS = (
@@ -115,23 +123,45 @@ def load(out: Path, config: Config, device: torch.device) -> State | None:
     if not path.exists():
         return None
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        if saved["format"] != FORMAT:
-            raise ValueError(f"format {saved['format']}, not {FORMAT}")
-        state = new_state(config, ResNetConfig.from_dict(saved["network"]["config"]), device)
-        state.network.load_state_dict(saved["network"]["state_dict"])
-        for name in PLAIN_FIELDS:
-            setattr(state, name, saved[name])
-        start_cycle(state)
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.schedule.load_state_dict(saved["schedule"])
+        return read(path, config, device)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CourseError(
             f"{path} is damaged or not a checkpoint of this version ({reason}): "
             "start again in another --out."
         ) from error
+
+
+def read(file: Path | IO[bytes], config: Config, device: torch.device) -> State:
+    """The state that `write` wrote."""
+    saved = torch.load(file, weights_only=True, map_location="cpu")
+    if saved["format"] != FORMAT:
+        raise ValueError(f"format {saved['format']}, not {FORMAT}")
+    state = new_state(config, ResNetConfig.from_dict(saved["network"]["config"]), device)
+    state.network.load_state_dict(saved["network"]["state_dict"])
+    for name in PLAIN_FIELDS:
+        setattr(state, name, saved[name])
+    start_cycle(state)
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.schedule.load_state_dict(saved["schedule"])
     return state
+
+
+def from_first(make: Callable[[], State], config: Config, device: torch.device) -> State:
+    """The state that the first process makes, in every process; it travels as a checkpoint.
+
+    So scores, plans, verdicts and a batch norm's running statistics, for which every process has
+    seen other images, are the first one's.
+    """
+    if distributed.world() == 1:
+        return make()
+
+    def packed() -> bytes:
+        file = io.BytesIO()
+        write(make(), file)
+        return file.getvalue()
+
+    return read(io.BytesIO(distributed.on_first(packed)), config, device)
 
 
 def new_state(config: Config, network_config: ResNetConfig, device: torch.device) -> State:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from course_lib import checkpoint, measure
+from course_lib import checkpoint, distributed, measure
 from course_lib.checkpoint import State
 from course_lib.config import Config
 from course_lib.data import Data
@@ -63,7 +63,13 @@ def make_loader(config: Config, data: Data, device: torch.device) -> Loader:
     """The batches of a run."""
     augmentation = Augmentation(config.flip, config.shift, config.zoom)
     return Loader(
-        data, device, batch_size=config.batch_size, seed=config.seed, augmentation=augmentation
+        data,
+        device,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=augmentation,
+        rank=distributed.rank(),
+        world=distributed.world(),
     )
 
 
@@ -83,30 +89,32 @@ def iterate(
     `out` exists. With `resume` the run goes on from its checkpoint there, or from the beginning if
     it has none.
     `after_batch` is called with the state after every batch, for those who want to watch.
+    After `distributed.join` all processes call it; `out` is read and written by the first alone.
     Raises CourseError when the loss is no longer a number.
     """
     size, channels = data.train.images.shape[1], data.train.images.shape[3]
-    state = checkpoint.load(out, config, device) if resume else None
-    if state is None:
+
+    def start() -> State:
+        found = checkpoint.load(out, config, device) if resume else None
         network = config.network(len(data.classes), channels, size)
-        state = checkpoint.new_state(config, network, device)
+        return found or checkpoint.new_state(config, network, device)
+
+    state = checkpoint.from_first(start, config, device)
     loader = make_loader(config, data, device)
     precision = pick_precision(config.precision, device)
     with tqdm(
         total=max(config.total_batches, state.batches),
         initial=state.batches,
         unit="batch",
-        disable=not progress,
+        disable=not progress or distributed.rank() > 0,
         dynamic_ncols=True,
     ) as bar:
         run = Run(state, loader, out, (channels, size, size), precision, bar, data)
-        while not state.finished:
+        while not run.state.finished:
             _train_phase(run, after_batch)
-            _close_phase(run)
-            checkpoint.save(state, out)
-            _write_files(run)
-    _write_files(run)
-    return state
+            run.state = checkpoint.from_first(partial(_finish_phase, run), config, device)
+    distributed.on_first(partial(_write_files, run))
+    return run.state
 
 
 def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
@@ -117,7 +125,7 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
     run.bar.set_description(state.phase)
     clock = time.perf_counter()
     losses = train(
-        state.network,
+        distributed.wrap(state.network),
         state.optimizer,
         state.schedule,
         run.loader.training_batches(state.phase, state.batch, state.phase_batches),
@@ -129,12 +137,11 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
         state.batches += 1
         run.bar.update()
         if state.batch % config.curve_every == 0 or state.batch == state.phase_batches:
-            _require_finite(loss, state)
-            _curve_point(run)
+            distributed.on_first(partial(_curve_point, run, loss))
         now = time.perf_counter()
         state.seconds, clock = state.seconds + now - clock, now
         if state.batch % config.checkpoint_every == 0 and state.batch < state.phase_batches:
-            checkpoint.save(state, run.out)
+            distributed.on_first(partial(checkpoint.save, state, run.out))
         if after_batch is not None:
             after_batch(state)
 
@@ -148,11 +155,20 @@ def _require_finite(loss: torch.Tensor, state: State) -> None:
         )
 
 
-def _curve_point(run: Run) -> None:
+def _curve_point(run: Run, loss: torch.Tensor) -> None:
     state = run.state
+    _require_finite(loss, state)
     point = run.check(state.config.curve_images)
     state.curve.append({"batches": state.batches, "phase": state.phase, "accuracy": point})
     run.bar.set_postfix(accuracy=f"{point:.3f}")
+
+
+def _finish_phase(run: Run) -> State:
+    """Check, record, prune; and write down where that leads."""
+    _close_phase(run)
+    checkpoint.save(run.state, run.out)
+    _write_files(run)
+    return run.state
 
 
 def _close_phase(run: Run) -> None:

@@ -79,11 +79,14 @@ class Augmentation:
     shift: float = 0.1
     zoom: float = 0.15
 
-    def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
+    def __call__(
+        self, images: Tensor, random: torch.Generator, rank: int = 0, world: int = 1
+    ) -> Tensor:
         """Move every image [N, C, H, W] by its own draw; what comes in at the edges is a
-        reflection.
+        reflection. The images are share `rank` of `world` equal shares of a batch, and move as
+        they would in the whole.
         """
-        draws = torch.rand(len(images), 4, generator=random) * 2 - 1
+        draws = torch.rand(len(images) * world, 4, generator=random)[rank::world] * 2 - 1
         scale = 1 + self.zoom * draws[:, 0]
         mirror = torch.sign(draws[:, 1]) if self.flip else torch.ones(len(images))
         zero = torch.zeros(len(images))
@@ -116,8 +119,11 @@ class Loader:
         batch_size: int = 64,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.device, self.batch_size, self.seed = device, batch_size, seed
+        self.rank, self.world = rank, world
         self.augmentation = augmentation
         self.splits = {
             name: _tensors(getattr(data, name), device) for name in ("train", "val", "test")
@@ -127,18 +133,18 @@ class Loader:
         self.scale = 1 / (torch.tensor(data.std, device=device).view(channels) * 255)
 
     def training_batch(self, phase: str, batch: int) -> Batch:
-        """Batch number `batch` of a phase of training; every image once per epoch, each epoch in
-        its own order.
+        """Batch number `batch` of a phase of training, or this process's share of it; every image
+        once per epoch, each epoch in its own order.
         """
         size = len(self.splits["train"][1])
         per_epoch = max(1, size // self.batch_size)
         epoch, place_in_epoch = divmod(batch, per_epoch)
         order = _permutation(size, self.seed, phase, epoch)
         chosen = order[place_in_epoch * self.batch_size : (place_in_epoch + 1) * self.batch_size]
-        images, labels = self._fetch("train", chosen)
+        images, labels = self._fetch("train", chosen[self.rank :: self.world])
         if self.augmentation is not None:
             draws = generator(self.seed, phase, "augmentation", batch)
-            images = self.augmentation(images, draws)
+            images = self.augmentation(images, draws, self.rank, self.world)
         return images, labels
 
     def training_batches(self, phase: str, start: int, stop: int) -> Iterator[Batch]:
