@@ -89,6 +89,7 @@ def on_first(action: Callable[[], T]) -> T:
     dist.broadcast_object_list(answer)
     value, refused = answer
     if refused:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # each ends by itself, with nothing to add
         leave()
         raise SystemExit(2)
     return value
