@@ -82,6 +82,28 @@ def time_table() -> str:
     return "\n".join(rows)
 
 
+def real_table() -> str:
+    """Real images: a row a data set."""
+    run = recorded("real_images")
+    rows = [
+        "| data | full: test | pruned: test | change, points | parameters left | MACs left |"
+        " images per second | rounds that passed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in run["runs"]:
+        ratios = row["ratios"]
+        low, high = ratios["images_per_second_range"]
+        rows.append(
+            f"| {row['data']} | {row['full']['test_accuracy']:.2%} "
+            f"| {row['final']['test_accuracy']:.2%} "
+            f"| {100 * ratios['test_accuracy_change']:+.2f} | {ratios['parameters']:.1%} "
+            f"| {ratios['macs']:.1%} | ×{ratios['images_per_second']:.2f} ({low:.2f}–{high:.2f}) "
+            f"| {row['rounds_passed']} |"
+        )
+    options = run["runs"][0]["options"]
+    return "\n".join([*rows, "", f"Options: `{options}`. {source_line(run, 'real_images')}"])
+
+
 def figures() -> dict[str, Any]:
     """The article's figures 6, 7 and 8, from the recorded run of the first seed."""
     run = recorded("laptop")
@@ -108,6 +130,7 @@ BLOCKS = {
     "docs/results.md": {
         "laptop": laptop_table,
         "laptop time": time_table,
+        "real images": real_table,
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
 }
