@@ -3,8 +3,8 @@
     python benchmarks/real_images.py --cifar10 DIR --fashion DIR [--out runs/bench-real]
 
 `--cifar10` holds train/ and test/ with a folder per class; `--fashion` is the folder above
-torchvision's FashionMNIST/raw. A quarter of ResNet-18's width, so that two cores are enough; part of
-the images. Writes data/recorded_runs/real_images.json.
+torchvision's FashionMNIST/raw. A quarter of ResNet-18's width, so that two cores are enough; part
+of the images. Writes data/recorded_runs/real_images.json.
 """
 
 from __future__ import annotations
