@@ -13,6 +13,7 @@ TINY = Config(
     stem="small",
     batches=24,
     batch_size=16,
+    rate=0.05,
     rounds=3,
     finetune_batches=6,
     fraction=0.2,
