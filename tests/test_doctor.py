@@ -110,7 +110,7 @@ def test_memory_and_disk(look) -> None:
         return check.verdict, bool(check.mend)
 
     assert given(0.2e9) == (PROBLEM, True)
-    assert given(1.5e9) == (WARNING, True)
+    assert given(2e9) == (WARNING, True)
     assert given(50e9) == (OK, False)
     assert look(None).verdict in (OK, WARNING)
 
