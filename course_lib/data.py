@@ -98,7 +98,7 @@ def from_folder(
     progress: bool = True,
 ) -> Data:
     """Load the user's images; `scan.py` tells the layouts, `decode.py` what is decoded."""
-    if not Path(folder).expanduser().exists():
+    if not _exists(folder):
         known = ", ".join(["generated", *TORCHVISION_SETS])
         raise CourseError(
             f"There is no folder and no data set {folder!r}: name one of {known} or a folder with"
@@ -109,6 +109,13 @@ def from_folder(
     found = load_folder(scan, size, seed, cache, progress=progress)
     splits = {part: Split(*found.parts[part]) for part in PARTS}
     return _data(scan.root.name, scan.classes, splits, wanted, found.notes)
+
+
+def _exists(folder: str) -> bool:
+    try:
+        return Path(folder).expanduser().exists()
+    except (OSError, RuntimeError):  # no file can have that name; ~name of nobody
+        return False
 
 
 def from_torchvision(

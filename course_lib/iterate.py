@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from course_lib import checkpoint, measure
+from course_lib import checkpoint, interrupt, measure
 from course_lib.checkpoint import State
+from course_lib.checks import require_removal, require_same_data
 from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.errors import CourseError
@@ -83,13 +84,17 @@ def iterate(
     `out` exists. With `resume` the run goes on from its checkpoint there, or from the beginning if
     it has none.
     `after_batch` is called with the state after every batch, for those who want to watch.
-    Raises CourseError when the loss is no longer a number.
+    On Ctrl-C the batch that is being trained on is finished and saved first.
+    Raises CourseError when the loss is no longer a number, no filter would ever go, or the images
+    aren't those the run began with.
     """
     size, channels = data.train.images.shape[1], data.train.images.shape[3]
     state = checkpoint.load(out, config, device) if resume else None
     if state is None:
         network = config.network(len(data.classes), channels, size)
         state = checkpoint.new_state(config, network, device)
+        require_removal(state, torch.zeros(1, channels, size, size))
+    require_same_data(state, data)
     loader = make_loader(config, data, device)
     precision = pick_precision(config.precision, device)
     with tqdm(
@@ -124,19 +129,25 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
         precision=run.precision,
         label_smoothing=config.label_smoothing,
     )
-    for loss in losses:
-        state.batch += 1
-        state.batches += 1
-        run.bar.update()
-        if state.batch % config.curve_every == 0 or state.batch == state.phase_batches:
-            _require_finite(loss, state)
-            _curve_point(run)
-        now = time.perf_counter()
-        state.seconds, clock = state.seconds + now - clock, now
-        if state.batch % config.checkpoint_every == 0 and state.batch < state.phase_batches:
-            checkpoint.save(state, run.out)
-        if after_batch is not None:
-            after_batch(state)
+    # Inside a batch the weights and the counts don't agree: a signal to stop waits for its end.
+    with interrupt.held() as stop:
+        for loss in losses:
+            state.batch += 1
+            state.batches += 1
+            run.bar.update()
+            if state.batch % config.curve_every == 0 or state.batch == state.phase_batches:
+                _require_finite(loss, state)
+                _curve_point(run)
+            now = time.perf_counter()
+            state.seconds, clock = state.seconds + now - clock, now
+            due = state.batch % config.checkpoint_every == 0 and state.batch < state.phase_batches
+            asked = stop.signal is not None
+            if due or asked:
+                checkpoint.save(state, run.out)
+            if after_batch is not None:
+                after_batch(state)
+            if asked:
+                stop.raise_if_asked()
 
 
 def _require_finite(loss: torch.Tensor, state: State) -> None:

@@ -33,8 +33,9 @@ def finish(
     Returns the summary; a run that has one is not measured again.
     """
     path = out / "summary.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    earlier = _earlier(path)
+    if earlier is not None:
+        return earlier
     clock = time.perf_counter()
     readings = time_rounds(state, data, device)
     for line in state.history:
@@ -67,6 +68,16 @@ def finish(
     summary["seconds"] = {name: round(spent, 1) for name, spent in seconds.items()}
     # Last of all, since its presence says that all of the above was done.
     checkpoint.write_text(path, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _earlier(path: Path) -> dict[str, Any] | None:
+    """The summary that is there already; None if it isn't, or was damaged by somebody."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        describe(summary)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
     return summary
 
 
