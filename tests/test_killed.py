@@ -18,7 +18,11 @@ import pytest
 import torch
 
 # The smoke preset with checkpoints closer together, so that ten kills come before the end.
-OPTIONS = ["--preset", "smoke", "--batches", "36", "--checkpoint-every", "3", "--quiet"]
+OPTIONS = [
+    *("--preset", "smoke", "--batches", "36", "--finetune-batches", "8", "--batch-size", "32"),
+    *("--train-images", "512", "--val-images", "256", "--test-images", "256"),
+    *("--checkpoint-every", "3", "--curve-every", "4", "--quiet"),
+]
 
 # Runs the command line in a process that kills itself with SIGKILL at one write of a checkpoint:
 # halfway through the file, before it is renamed, or right after.
