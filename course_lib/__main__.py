@@ -122,7 +122,7 @@ def run(
             f"Another process is running in {out}: wait for it, or choose another --out."
         ) from None
     print(report.describe(summary))
-    print(f"Figures, history and the network are in {out}.")
+    print(f"The report is {out / 'report.html'}; history and the network lie beside it.")
     return 0
 
 
