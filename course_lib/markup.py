@@ -121,5 +121,5 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); p
   .scroll { overflow: visible; }
   .plot { min-width: 0; max-width: 100%; }
   h2, h3 { break-after: avoid; }
-  tr, figure, pre { break-inside: avoid; } }
+  tr, figure, pre, .confusion { break-inside: avoid; } }
 """
