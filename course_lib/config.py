@@ -5,6 +5,7 @@ field.
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -217,3 +218,29 @@ def make_config(preset: str, **options: Any) -> Config:
     if preset not in PRESETS:
         raise CourseError(f"There is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
     return replace(PRESETS[preset], **options)
+
+
+def command_line(config: Config, out: str) -> str:
+    """The shortest command that runs `config`, quoted for a POSIX shell; `out` is its folder.
+
+    It starts from the preset that differs in the fewest options. A preset with a limit that
+    `config` doesn't have can't serve, since no option takes a limit away; `laptop` has none.
+    """
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, preset in PRESETS.items():
+        other = {k: v for k, v in config.to_dict().items() if v != getattr(preset, k)}
+        if None not in other.values():
+            found.append((name, other))
+    preset_name, other = min(found, key=lambda item: len(item[1]))
+    words = ["python", "-m", "course_lib", "run", "--preset", preset_name]
+    for key, value in other.items():
+        words += _option_words(key, value)
+    return shlex.join([*words, *_option_words("out", out)])
+
+
+def _option_words(name: str, value: Any) -> list[str]:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    # With a blank, argparse would take a value that begins with a dash for an option.
+    return [f"--{option}={value}"] if str(value).startswith("-") else [f"--{option}", str(value)]

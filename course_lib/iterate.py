@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from course_lib import checkpoint, interrupt, measure
+from course_lib.answers import balanced_accuracy, confusion
 from course_lib.checkpoint import State
 from course_lib.checks import require_removal, require_same_data
 from course_lib.config import Config
@@ -33,6 +34,7 @@ from course_lib.training import (
     generator,
     pick_precision,
     place,
+    predict,
     train,
 )
 
@@ -58,6 +60,13 @@ class Run:
         # Folded, since that is what will be deployed and is checked in less time.
         folded = measure.fold(self.state.network)
         return accuracy(folded, self.loader.batches("val", limit), self.precision)
+
+    def check_classes(self) -> tuple[float, float]:
+        """Accuracy and balanced accuracy on the whole validation set."""
+        folded = measure.fold(self.state.network)
+        logits, labels = predict(folded, self.loader.batches("val"), self.precision)
+        matrix = confusion(labels, logits.argmax(1), len(self.data.classes))
+        return matrix.trace().item() / len(labels), balanced_accuracy(matrix)
 
 
 def make_loader(config: Config, data: Data, device: torch.device) -> Loader:
@@ -172,7 +181,7 @@ def _close_phase(run: Run) -> None:
     """
     state, config = run.state, run.state.config
     clock = time.perf_counter()
-    reached = run.check()
+    reached, balanced = run.check_classes()
     passed = state.round == 0 or not config.gate or reached >= gate_level(state)
     if not passed and state.attempt < config.retries:
         state.attempt += 1
@@ -182,7 +191,7 @@ def _close_phase(run: Run) -> None:
     else:
         state.seconds += time.perf_counter() - clock
         clock = time.perf_counter()
-        _record(run, reached, passed)
+        _record(run, reached, balanced, passed)
         if not passed or state.round == config.rounds:
             state.finished = True
         else:
@@ -195,7 +204,7 @@ def gate_level(state: State) -> float:
     return state.history[0]["val_accuracy"] - state.config.tolerance
 
 
-def _record(run: Run, reached: float, passed: bool) -> None:
+def _record(run: Run, reached: float, balanced: float, passed: bool) -> None:
     """Write the line of history of the round that ends, and keep the network if it passed."""
     state, network = run.state, run.state.network
     groups = find_groups(network, run.example)
@@ -208,6 +217,7 @@ def _record(run: Run, reached: float, passed: bool) -> None:
         "images_per_second": None,  # all rounds are timed together at the end
         "val_accuracy_pruned": state.val_accuracy_pruned,
         "val_accuracy": reached,
+        "val_balanced_accuracy": balanced,
         "batches": state.batches,
         "seconds": round(state.seconds, 3),
         "passed": passed,

@@ -68,7 +68,7 @@ def run(
             raise
         summary = report.finish(state, data, out, place, data_seconds=data_seconds)
     print(report.describe(summary))
-    print(f"Figures, history and the network are in {out}.")
+    print(f"The report is {out / 'report.html'}; history and the network lie beside it.")
     return 0
 
 

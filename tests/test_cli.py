@@ -24,7 +24,7 @@ def done(tmp_path_factory):
 def test_a_run_leaves_every_file(done):
     assert {path.name for path in done.iterdir() if path.name != ".lock"} == {
         *("config.json", "checkpoint.pt", "history.jsonl", "curve.jsonl", "full.pt", "network.pt"),
-        *("summary.json", "accuracy.png", "size.png", "throughput.png"),
+        *("summary.json", "report.html", "accuracy.png", "size.png", "throughput.png"),
     }
 
 
