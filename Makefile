@@ -20,7 +20,7 @@ WORKERS := logical
 XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lab clean
+.PHONY: help setup run doctor test test-all lab clean
 
 help:  ## list the targets
 	@echo "Pruning ResNets"
@@ -34,6 +34,9 @@ setup: $(READY)  ## make the environment in .venv with the exact versions
 run: $(READY)  ## train, prune and report on generated data (PRESET, DATA, OUT, ARGS)
 	$(BIN)/python -m course_lib run --preset $(PRESET) --data $(DATA) --out $(OUT) \
 	  $(if $(wildcard $(OUT)/config.json),--resume) $(ARGS)
+
+doctor: $(READY)  ## is all here that the course needs?
+	@$(BIN)/python -m course_lib doctor
 
 test: $(READY)  ## every test but the slow ones (ARGS go to pytest)
 	$(BIN)/python -m pytest $(XDIST) $(ARGS)

@@ -10,48 +10,14 @@ given again; nothing else should run meanwhile, since seconds and images per sec
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDED = ROOT / "data" / "recorded_runs"
+from recording import ROOT, record, run
 
-
-def run(out: Path, *options: str) -> dict[str, Any]:
-    """A run of the command line, begun or resumed; its summary, history and curve."""
-    command = [sys.executable, "-m", "course_lib", "run", "--out", str(out), *options]
-    if (out / "config.json").exists():
-        command.append("--resume")
-    subprocess.run(command, check=True, cwd=ROOT)
-    return {
-        "summary": json.loads((out / "summary.json").read_text()),
-        "history": lines(out / "history.jsonl"),
-        "curve": lines(out / "curve.jsonl"),
-    }
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def record(name: str, content: dict[str, Any]) -> None:
-    """Write a recorded run with where it came from."""
-    git = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    source = {
-        "command": "python " + " ".join(["benchmarks/laptop.py", *sys.argv[1:]]),
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-    }
-    RECORDED.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"source": source, **content}, indent=1)
-    (RECORDED / f"{name}.json").write_text(text + "\n")
+COMMAND = "python benchmarks/laptop.py"
 
 
 def table(runs: dict[str, dict[str, Any]], control: dict[str, Any]) -> dict[str, Any]:
@@ -100,9 +66,9 @@ def main() -> None:
         *("--preset", "laptop", "--rounds", "0", "--batches", str(batches)),
         *("--seed", str(options.seeds[0])),
     )
-    record("laptop", table(runs, control))
+    record("laptop", COMMAND, table(runs, control))
     for seed, result in runs.items():
-        record(f"laptop_seed{seed}", result)
+        record(f"laptop_seed{seed}", COMMAND, result)
     print(json.dumps(table(runs, control), indent=1))
 
 

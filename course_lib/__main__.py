@@ -1,28 +1,23 @@
-"""The command line: python -m course_lib run …"""
+"""The command line: python -m course_lib run …, python -m course_lib doctor.
+
+PyTorch is imported only once a run begins, so that help and wrong options are answered at once, and
+`doctor` works where PyTorch doesn't.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from filelock import FileLock, Timeout
-
-from course_lib import checkpoint, distributed, report
-from course_lib import data as data_sets
-from course_lib.config import PRESETS, Config, make_config
-from course_lib.data import Data
+from course_lib import doctor, machine
+from course_lib.config import DEVICES, PRESETS, Config, make_config
 from course_lib.errors import CourseError
-from course_lib.iterate import iterate
-from course_lib.pruning import PruningError
-from course_lib.training import DEVICES, pick_device
+from course_lib.interrupt import raise_on_sigterm
 
 NEW_NETWORK = """\
     saved = torch.load("{path}", weights_only=True)
@@ -32,31 +27,65 @@ NEW_NETWORK = """\
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 for something the user can mend, 130 for
-    Ctrl-C.
+    Ctrl-C (143 for SIGTERM).
     """
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_on_a_name(stream)
     options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        return {"run": run}[command](**options)
-    except (CourseError, PruningError) as error:
-        print(f"course_lib: {error}", file=sys.stderr)
+        return {"run": _run, "doctor": _doctor}[command](**options)
+    except CourseError as error:
+        # One line, whatever the names in it hold.
+        print(f"course_lib: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "\nStopped. Go on with the same command and --resume: "
-            "everything up to the last checkpoint is saved.",
-            file=sys.stderr,
-        )
-        return 130
-    except RuntimeError as error:
-        if not distributed.lost_another(error):
-            raise
-        print(
-            "course_lib: Another process of this run has ended, so this one ends too: "
-            "mend what it says, if it says anything, and go on with the same command and --resume.",
-            file=sys.stderr,
-        )
-        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"\nStopped. {_how_to_go_on(**options)}", file=sys.stderr)
+        return 128 + (stopped.args[0] if stopped.args else 2)
+
+
+def _run(**options: Any) -> int:
+    known = {option.name for option in fields(Config)}
+    wanted = {name: value for name, value in options.items() if name in known}
+    make_config(options.get("preset") or "laptop", **wanted)  # refuses a wrong value at once
+    try:
+        for name in doctor.PACKAGES.values():
+            importlib.import_module(name)
+    except Exception as error:  # a broken installation raises nearly anything
+        raise CourseError(
+            f"{name} can't be imported ({type(error).__name__}: {error}): "
+            "python -m course_lib doctor says what is wrong and how to mend it."
+        ) from error
+    from course_lib.run import run
+
+    return run(**options)
+
+
+def _doctor() -> int:
+    checks = doctor.examine()
+    print(doctor.describe(checks))
+    return 2 if any(check.verdict == doctor.PROBLEM for check in checks) else 0
+
+
+def _how_to_go_on(out: Path | None = None, **options: Any) -> str:
+    """What to type after Ctrl-C."""
+    if out is None or not (out / "config.json").exists():
+        return "Nothing was begun."
+    command = [machine.python_command(), "-m", "course_lib", "run", "--out", str(out), "--resume"]
+    for name in ("device", "cache"):
+        if options.get(name):
+            command += [f"--{name}", str(options[name])]
+    if options.get("quiet"):
+        command.append("--quiet")
+    begun = (out / "checkpoint.pt").exists()
+    reached = "What was reached is saved" if begun else "Only the options are saved yet"
+    return f"{reached}; go on with:\n{machine.quoted(command)}"
+
+
+def _never_fail_on_a_name(stream: TextIO) -> None:
+    """Names of files may hold letters that a terminal can't show: show something in their place."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -65,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m course_lib", description="Train, prune and measure residual networks."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="check that this machine has all that the course needs")
     command = commands.add_parser(
         "run",
         help="train a network, prune it round by round, and report what that bought",
@@ -73,18 +103,28 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="The pruned network can be loaded with\n"
         + NEW_NETWORK.format(path="DIR/network.pt"),
     )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
+    command.add_argument(
+        "--out", type=_folder, required=True, metavar="DIR", help="for the results"
+    )
     command.add_argument(
         "--preset", choices=tuple(PRESETS), help="where options start from (default: laptop)"
     )
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument("--device", choices=DEVICES, help="default: auto, the fastest there is")
-    command.add_argument("--cache", type=Path, metavar="DIR", help="for generated and decoded data")
+    command.add_argument(
+        "--cache", type=_folder, metavar="DIR", help="for generated and decoded data"
+    )
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
     group = command.add_argument_group("what is run; the defaults are the laptop preset's")
     for option in fields(Config):
         _add_option(group, option)
     return parser
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():  # an unset variable of the shell; Path("") would be the current folder
+        raise argparse.ArgumentTypeError("it is empty: name a folder")
+    return Path(text)
 
 
 def _add_option(group: Any, option: Any) -> None:
@@ -102,132 +142,6 @@ def _add_option(group: Any, option: Any) -> None:
     group.add_argument(name, type=kind, choices=choices, metavar=metavar, help=help)
 
 
-def run(
-    out: Path,
-    preset: str | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    cache: Path | None = None,
-    quiet: bool = False,
-    **options: Any,
-) -> int:
-    """Begin or resume a run and report it."""
-    place = distributed.join(pick_device(device))
-    first = distributed.rank() == 0
-    quiet = quiet or not first
-    start = resumed_config if resume else begin
-    config = distributed.on_first(partial(start, out, preset, options))
-    with locked(out):
-        clock = time.perf_counter()
-        load = partial(load_data, config, cache, progress=not quiet)
-        data = distributed.first_then_others(partial(load_or_undo, load, out, config, resume))
-        data_seconds = time.perf_counter() - clock
-        for note in () if quiet else data.notes:
-            print(note)
-        state = iterate(config, data, out, place, resume=resume, progress=not quiet)
-        distributed.leave()
-        if not first:
-            return 0
-        summary = report.finish(state, data, out, place, data_seconds=data_seconds)
-    print(report.describe(summary))
-    print(f"Figures, history and the network are in {out}.")
-    return 0
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep every other run out of the folder. Raises CourseError if one is in it."""
-    lock = FileLock(out / ".lock")
-
-    def acquire() -> None:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise CourseError(
-                f"Another process is running in {out}: wait for it, or choose another --out."
-            ) from None
-
-    distributed.on_first(acquire)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def begin(out: Path, preset: str | None, options: dict[str, Any]) -> Config:
-    """Check the options, make the folder, and write config.json first of all.
-
-    Raises CourseError for a folder that holds another run or can't be written.
-    """
-    config = make_config(preset or "laptop", **options)
-    if (out / "config.json").exists() or (out / "checkpoint.pt").exists():
-        raise CourseError(
-            f"{out} holds the results of another run: add --resume to go on with it, "
-            "or choose another --out."
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CourseError(
-            f"{out} can't be made a folder for the results ({error.strerror}): "
-            "choose another --out."
-        ) from error
-    checkpoint.write_text(out / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-    return config
-
-
-def resumed_config(out: Path, preset: str | None, options: dict[str, Any]) -> Config:
-    """The config of the run in a folder. Raises CourseError if there is none or other options are
-    asked for.
-    """
-    path = out / "config.json"
-    if not path.exists():
-        raise CourseError(f"Nothing was begun in {out}: leave --resume away to begin.")
-    try:
-        config = Config(**json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, CourseError):
-            raise
-        raise CourseError(
-            f"{path} is damaged or of another version: start again in another --out."
-        ) from error
-    base = make_config(preset).to_dict() if preset else config.to_dict()
-    different = Config(**{**base, **options}).differences(config)
-    if different:
-        raise CourseError(
-            f"The run in {out} had other options ({'; '.join(different)}): "
-            "leave them away to resume it, or choose another --out."
-        )
-    return config
-
-
-def load_or_undo(load: Callable[[], Data], out: Path, config: Config, resume: bool) -> Data:
-    """The images of a run; without them nothing was begun, so that the corrected command isn't
-    refused.
-    """
-    try:
-        data = load()
-        distributed.check_shares(min(config.batch_size, len(data.train.labels)))
-        return data
-    except CourseError:
-        if not resume and distributed.rank() == 0:
-            (out / "config.json").unlink()
-        raise
-
-
-def load_data(config: Config, cache: Path | None, progress: bool) -> Data:
-    """The images of a run."""
-    return data_sets.load(
-        config.data,
-        image_size=config.image_size,
-        seed=config.seed,
-        cache=cache,
-        train=config.train_images,
-        val=config.val_images,
-        test=config.test_images,
-        progress=progress,
-    )
-
-
 if __name__ == "__main__":
+    raise_on_sigterm()
     sys.exit(main())

@@ -8,9 +8,12 @@ or the new one, whole.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pickle
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,12 +75,30 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = _why_not_written(error)
+        if reason is None:
+            raise
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise CourseError(
-            f"{path} can't be written ({error.strerror or error}): "
-            "free some space or choose another --out."
+            f"{path} can't be written ({reason}): free some space or choose another --out."
         ) from error
+
+
+def _why_not_written(error: BaseException) -> str | None:
+    """What the system said when a write failed, or None for an error of another kind.
+
+    torch.save turns it into a RuntimeError: then it stands in the context, or in words only.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+        return "not all of it was taken"
+    return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,26 +138,34 @@ PLAIN_FIELDS = (
 def load(out: Path, config: Config, device: torch.device) -> State | None:
     """The state in a run's checkpoint, or None if it was stopped before its first one.
 
-    Raises CourseError for a checkpoint that is damaged or was written by another version.
+    Raises CourseError for a checkpoint that is damaged, or was written by another version or for a
+    run with other options.
     """
     path = out / "checkpoint.pt"
     if not path.exists():
         return None
     try:
         return read(path, config, device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # not the file's fault
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CourseError(
-            f"{path} is damaged or not a checkpoint of this version ({reason}): "
-            "start again in another --out."
+            f"{path} is damaged or not a checkpoint of this version and run "
+            f"({_why_not_loaded(error)}): start again in another --out."
         ) from error
 
 
 def read(file: Path | IO[bytes], config: Config, device: torch.device) -> State:
-    """The state that `write` wrote."""
-    saved = torch.load(file, weights_only=True, map_location="cpu")
-    if saved["format"] != FORMAT:
-        raise ValueError(f"format {saved['format']}, not {FORMAT}")
+    """The state that `write` wrote. Raises nearly anything for a file that is something else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a file that isn't ours; the error says enough
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        there = saved.get("format") if isinstance(saved, dict) else type(saved).__name__
+        raise ValueError(f"format {there}, not {FORMAT}")
+    different = config.differences(Config(**saved["config"]))
+    if different:
+        raise ValueError(f"config.json has {'; '.join(different)}")
     state = new_state(config, ResNetConfig.from_dict(saved["network"]["config"]), device)
     state.network.load_state_dict(saved["network"]["state_dict"])
     for name in PLAIN_FIELDS:
@@ -162,6 +191,14 @@ def from_first(make: Callable[[], State], config: Config, device: torch.device) 
         return file.getvalue()
 
     return read(io.BytesIO(distributed.on_first(packed)), config, device)
+
+
+def _why_not_loaded(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        # PyTorch's own words propose to load it in a way that would run a program hidden in it.
+        return "it isn't whole or holds more than tensors, numbers and texts"
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
 def new_state(config: Config, network_config: ResNetConfig, device: torch.device) -> State:

@@ -5,15 +5,26 @@ field.
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from course_lib.errors import CourseError
-from course_lib.pruning.criteria import CRITERIA
-from course_lib.pruning.select import SCOPES
-from course_lib.resnet import DEPTHS, ResNetConfig, resnet_config
-from course_lib.training import PRECISIONS
 
+if TYPE_CHECKING:
+    from course_lib.resnet import ResNetConfig
+
+# Written out here rather than imported from where they are used: help and the refusal of a wrong
+# option then come at once, without waiting for PyTorch, and come even where it is broken. A test
+# holds them to what those modules offer.
+DEPTHS = (18, 34, 50)
+CRITERIA = ("l1", "l2", "linf", "bn_scale", "random")
+SCOPES = ("layer", "network")
+IMAGE_SIZES = (16, 1024)
+LARGEST = 2**63 - 1  # what PyTorch can count to
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
 PROJECTIONS = ("all", "needed")
 STEMS = ("auto", "imagenet", "small")
 SMALL_IMAGE = (
@@ -35,15 +46,17 @@ class Config:
     """
 
     data: str = _option("generated", "generated, cifar10, fashion-mnist, or a folder of images")
-    image_size: int | None = _option(None, "pixels on a side (default: the data's own)", low=8)
-    train_images: int | None = _option(None, "use at most so many training images", low=1)
+    image_size: int | None = _option(
+        None, "pixels on a side (default: the data's own)", low=IMAGE_SIZES[0], high=IMAGE_SIZES[1]
+    )
+    train_images: int | None = _option(None, "use at most so many training images", low=2)
     val_images: int | None = _option(None, "use at most so many validation images", low=1)
     test_images: int | None = _option(None, "use at most so many test images", low=1)
     seed: int = _option(0, "decides every random draw", low=0)
 
-    depth: int = _option(18, "ResNet-18, 34 or 50", choices=tuple(DEPTHS))
+    depth: int = _option(18, "ResNet-18, 34 or 50", choices=DEPTHS)
     base_width: int = _option(
-        64, "filters of the stem; stages have 1, 2, 4, 8 times as many", low=1
+        64, "filters of the stem; stages have 1, 2, 4, 8 times as many", low=1, high=1024
     )
     stem: str = _option(
         "auto", "imagenet (7x7, pooled) or small (3x3); auto: by size", choices=STEMS
@@ -67,7 +80,7 @@ class Config:
 
     rounds: int = _option(16, "rounds of pruning", low=0)
     fraction: float = _option(0.05, "share of the filters removed per round", above=0, below=1)
-    criterion: str = _option("l1", "what makes a filter unimportant", choices=tuple(CRITERIA))
+    criterion: str = _option("l1", "what makes a filter unimportant", choices=CRITERIA)
     scope: str = _option("layer", "rank within each layer or across the network", choices=SCOPES)
     floor: int = _option(2, "filters that every layer keeps at least", low=1)
     cap: float = _option(0.2, "network scope: most a layer loses a round", above=0, high=1)
@@ -83,7 +96,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            _check_option(option.name, getattr(self, option.name), option.metadata)
+            value = getattr(self, option.name)
+            _check_type(option.name, value, str(option.type))
+            _check_option(option.name, value, option.metadata)
 
     @property
     def total_batches(self) -> int:
@@ -92,6 +107,8 @@ class Config:
 
     def network(self, classes: int, channels: int, image_size: int) -> ResNetConfig:
         """The full network for this data."""
+        from course_lib.resnet import resnet_config  # here, since it imports PyTorch
+
         small = self.stem == "small" or (self.stem == "auto" and image_size < SMALL_IMAGE)
         return resnet_config(
             self.depth,
@@ -113,25 +130,50 @@ class Config:
         return [f"{name}: {mine}, not {theirs}" for name, mine, theirs in pairs if mine != theirs]
 
 
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number"),
+    "float": ((int, float), "a number"),
+}
+
+
+def _check_type(name: str, value: Any, kind: str) -> None:
+    """Raise CourseError for a value of another type, which a config.json may hold."""
+    types, words = KINDS[kind]
+    # To Python, True is the number 1.
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise CourseError(f"{_named(name)} can't be {value!r}: it must be {words}.")
+
+
+def _named(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _check_option(name: str, value: Any, limits: Any) -> None:
     """Raise CourseError, naming the option, for a value outside its limits."""
-    option = "--" + name.replace("_", "-")
+    option = _named(name)
     if "choices" in limits and value not in limits["choices"]:
         choices = ", ".join(map(str, limits["choices"]))
         raise CourseError(f"{option} can't be {value!r}: choose one of {choices}.")
+    if value == "":
+        raise CourseError(f"{option} is empty: give it a value or leave it away.")
     if value is None or isinstance(value, (str, bool)):
         return
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise CourseError(f"{option} can't be {value}: give a finite number.")
+    largest = LARGEST if isinstance(value, int) else math.inf
     bounds = [
         ("low", value < limits.get("low", -math.inf), "at least"),
         ("above", value <= limits.get("above", -math.inf), "more than"),
-        ("high", value > limits.get("high", math.inf), "at most"),
+        ("high", value > limits.get("high", largest), "at most"),
         ("below", value >= limits.get("below", math.inf), "less than"),
     ]
     for bound, broken, words in bounds:
         if broken:
-            raise CourseError(f"{option} can't be {value}: it must be {words} {limits[bound]}.")
+            limit = limits.get(bound, largest)
+            raise CourseError(f"{option} can't be {value}: it must be {words} {limit}.")
 
 
 PRESETS = {
@@ -141,18 +183,16 @@ PRESETS = {
         image_size=32,
         stem="imagenet",
         base_width=16,
-        train_images=512,
-        val_images=256,
-        test_images=256,
-        batches=30,
+        train_images=2_000,
+        val_images=500,
+        test_images=500,
+        batches=120,
         rounds=3,
-        finetune_batches=8,
-        fraction=0.2,
-        batch_size=32,
+        finetune_batches=20,
+        fraction=0.1,
         gate=False,
-        curve_every=4,
-        curve_images=128,
-        checkpoint_every=10,
+        curve_every=10,
+        checkpoint_every=40,
     ),
     # Under 8 minutes on two cores. 16 rounds of 5 % leave 0.95^16 = 44 % of the filters and so
     # about 19 % of the
@@ -178,3 +218,29 @@ def make_config(preset: str, **options: Any) -> Config:
     if preset not in PRESETS:
         raise CourseError(f"There is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
     return replace(PRESETS[preset], **options)
+
+
+def command_line(config: Config, out: str) -> str:
+    """The shortest command that runs `config`, quoted for a POSIX shell; `out` is its folder.
+
+    It starts from the preset that differs in the fewest options. A preset with a limit that
+    `config` doesn't have can't serve, since no option takes a limit away; `laptop` has none.
+    """
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, preset in PRESETS.items():
+        other = {k: v for k, v in config.to_dict().items() if v != getattr(preset, k)}
+        if None not in other.values():
+            found.append((name, other))
+    preset_name, other = min(found, key=lambda item: len(item[1]))
+    words = ["python", "-m", "course_lib", "run", "--preset", preset_name]
+    for key, value in other.items():
+        words += _option_words(key, value)
+    return shlex.join([*words, *_option_words("out", out)])
+
+
+def _option_words(name: str, value: Any) -> list[str]:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    # With a blank, argparse would take a value that begins with a dash for an option.
+    return [f"--{option}={value}"] if str(value).startswith("-") else [f"--{option}", str(value)]

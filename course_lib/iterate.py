@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from course_lib import checkpoint, distributed, measure
+from course_lib import checkpoint, distributed, interrupt, measure
+from course_lib.answers import balanced_accuracy, confusion
 from course_lib.checkpoint import State
+from course_lib.checks import require_removal, require_same_data
 from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.errors import CourseError
@@ -32,6 +34,7 @@ from course_lib.training import (
     generator,
     pick_precision,
     place,
+    predict,
     train,
 )
 
@@ -57,6 +60,13 @@ class Run:
         # Folded, since that is what will be deployed and is checked in less time.
         folded = measure.fold(self.state.network)
         return accuracy(folded, self.loader.batches("val", limit), self.precision)
+
+    def check_classes(self) -> tuple[float, float]:
+        """Accuracy and balanced accuracy on the whole validation set."""
+        folded = measure.fold(self.state.network)
+        logits, labels = predict(folded, self.loader.batches("val"), self.precision)
+        matrix = confusion(labels, logits.argmax(1), len(self.data.classes))
+        return matrix.trace().item() / len(labels), balanced_accuracy(matrix)
 
 
 def make_loader(config: Config, data: Data, device: torch.device) -> Loader:
@@ -90,14 +100,20 @@ def iterate(
     it has none.
     `after_batch` is called with the state after every batch, for those who want to watch.
     After `distributed.join` all processes call it; `out` is read and written by the first alone.
-    Raises CourseError when the loss is no longer a number.
+    On Ctrl-C the batch that is being trained on is finished and saved first.
+    Raises CourseError when the loss is no longer a number, no filter would ever go, or the images
+    aren't those the run began with.
     """
     size, channels = data.train.images.shape[1], data.train.images.shape[3]
 
     def start() -> State:
         found = checkpoint.load(out, config, device) if resume else None
         network = config.network(len(data.classes), channels, size)
-        return found or checkpoint.new_state(config, network, device)
+        state = found or checkpoint.new_state(config, network, device)
+        if found is None:
+            require_removal(state, torch.zeros(1, channels, size, size))
+        require_same_data(state, data)
+        return state
 
     state = checkpoint.from_first(start, config, device)
     loader = make_loader(config, data, device)
@@ -132,18 +148,24 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
         precision=run.precision,
         label_smoothing=config.label_smoothing,
     )
-    for loss in losses:
-        state.batch += 1
-        state.batches += 1
-        run.bar.update()
-        if state.batch % config.curve_every == 0 or state.batch == state.phase_batches:
-            distributed.on_first(partial(_curve_point, run, loss))
-        now = time.perf_counter()
-        state.seconds, clock = state.seconds + now - clock, now
-        if state.batch % config.checkpoint_every == 0 and state.batch < state.phase_batches:
-            distributed.on_first(partial(checkpoint.save, state, run.out))
-        if after_batch is not None:
-            after_batch(state)
+    # Inside a batch the weights and the counts don't agree: a signal to stop waits for its end.
+    with interrupt.held() as stop:
+        for loss in losses:
+            state.batch += 1
+            state.batches += 1
+            run.bar.update()
+            if state.batch % config.curve_every == 0 or state.batch == state.phase_batches:
+                distributed.on_first(partial(_curve_point, run, loss))
+            now = time.perf_counter()
+            state.seconds, clock = state.seconds + now - clock, now
+            due = state.batch % config.checkpoint_every == 0 and state.batch < state.phase_batches
+            asked = stop.signal is not None
+            if due or asked:
+                distributed.on_first(partial(checkpoint.save, state, run.out))
+            if after_batch is not None:
+                after_batch(state)
+            if asked:
+                stop.raise_if_asked()
 
 
 def _require_finite(loss: torch.Tensor, state: State) -> None:
@@ -155,9 +177,10 @@ def _require_finite(loss: torch.Tensor, state: State) -> None:
         )
 
 
-def _curve_point(run: Run, loss: torch.Tensor) -> None:
+def _curve_point(run: Run, loss: torch.Tensor | None = None) -> None:
     state = run.state
-    _require_finite(loss, state)
+    if loss is not None:
+        _require_finite(loss, state)
     point = run.check(state.config.curve_images)
     state.curve.append({"batches": state.batches, "phase": state.phase, "accuracy": point})
     run.bar.set_postfix(accuracy=f"{point:.3f}")
@@ -177,7 +200,7 @@ def _close_phase(run: Run) -> None:
     """
     state, config = run.state, run.state.config
     clock = time.perf_counter()
-    reached = run.check()
+    reached, balanced = run.check_classes()
     passed = state.round == 0 or not config.gate or reached >= gate_level(state)
     if not passed and state.attempt < config.retries:
         state.attempt += 1
@@ -187,7 +210,7 @@ def _close_phase(run: Run) -> None:
     else:
         state.seconds += time.perf_counter() - clock
         clock = time.perf_counter()
-        _record(run, reached, passed)
+        _record(run, reached, balanced, passed)
         if not passed or state.round == config.rounds:
             state.finished = True
         else:
@@ -200,7 +223,7 @@ def gate_level(state: State) -> float:
     return state.history[0]["val_accuracy"] - state.config.tolerance
 
 
-def _record(run: Run, reached: float, passed: bool) -> None:
+def _record(run: Run, reached: float, balanced: float, passed: bool) -> None:
     """Write the line of history of the round that ends, and keep the network if it passed."""
     state, network = run.state, run.state.network
     groups = find_groups(network, run.example)
@@ -213,6 +236,7 @@ def _record(run: Run, reached: float, passed: bool) -> None:
         "images_per_second": None,  # all rounds are timed together at the end
         "val_accuracy_pruned": state.val_accuracy_pruned,
         "val_accuracy": reached,
+        "val_balanced_accuracy": balanced,
         "batches": state.batches,
         "seconds": round(state.seconds, 3),
         "passed": passed,
@@ -264,13 +288,7 @@ def _next_round(run: Run) -> None:
     state.network = place(narrow, run.loader.device)  # type: ignore[assignment]
     checkpoint.start_cycle(state)
     state.val_accuracy_pruned = run.check()
-    state.curve.append(
-        {
-            "batches": state.batches,
-            "phase": state.phase,
-            "accuracy": run.check(state.config.curve_images),
-        }
-    )
+    _curve_point(run)
 
 
 def choose(run: Run, groups: dict[str, Group]) -> dict[str, torch.Tensor]:

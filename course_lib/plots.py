@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 Record = Mapping[str, Any]
 
@@ -44,6 +44,8 @@ def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figur
     is the full network. A round's surgery happens at the batch at which the round before ended.
     """
     figure, axes = _blank("batches of training so far", "validation accuracy")
+    # Whole percents only: a tick at 97.5 % would be labelled 98 %.
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if curve:

@@ -1,4 +1,4 @@
-"""What a finished run bought: test accuracy, speed of every round, summary.json, the figures."""
+"""What a finished run bought: test accuracy, speed of every round; summary.json, figures, page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy
+import PIL
 import torch
 import torchvision
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from course_lib import checkpoint, measure, plots
+from course_lib.answers import accuracy_by_class, balanced_accuracy, confusion
 from course_lib.checkpoint import State
 from course_lib.data import Data
 from course_lib.iterate import make_loader
+from course_lib.page import report_page
 from course_lib.resnet import ResNet, ResNetConfig, load_network
-from course_lib.training import accuracy, pick_precision, place
+from course_lib.training import pick_precision, place, predict
 
 TIMED_BATCH = 64  # images per timed batch, for every run, so that runs can be compared
 
@@ -28,39 +34,26 @@ def finish(
 ) -> dict[str, Any]:
     """Time all rounds in one alternating pass, test the full and the final network once; report.
 
-    Writes history.jsonl (now with images per second), summary.json, accuracy.png, size.png and
-    throughput.png. `data_seconds`: what loading the data took, for the summary's account of time.
-    Returns the summary; a run that has one is not measured again.
+    Writes history.jsonl (now with images per second), accuracy.png, size.png, throughput.png,
+    report.html and summary.json. `data_seconds`: what loading the data took, for the summary's
+    account of time. Returns the summary; a run that has one is not measured again.
     """
     path = out / "summary.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    earlier = _earlier(path)
+    if earlier is not None:
+        return earlier
     clock = time.perf_counter()
     readings = time_rounds(state, data, device)
     for line in state.history:
         line["images_per_second"] = round(median(readings[str(line["round"])]), 1)
-    last = [line for line in state.history if line["passed"]][-1]
-    summary = {
-        "data": {"name": data.name, "classes": list(data.classes), "notes": list(data.notes)},
-        "full": _results(state.history[0], out / "full.pt", state, data, device),
-        "final": _results(last, out / "network.pt", state, data, device),
-        "rounds_passed": last["round"],
-        "config": state.config.to_dict(),
-        "machine": machine(device),
-    }
-    slowest, fastest = measure.speed_range(readings, str(last["round"]), "0")
-    summary["ratios"] = {
-        **{
-            name: last[name] / state.history[0][name]
-            for name in ("filters", "parameters", "bytes", "macs", "images_per_second")
-        },
-        "images_per_second_range": [slowest, fastest],
-        "test_accuracy_change": summary["final"]["test_accuracy"]
-        - summary["full"]["test_accuracy"],
-    }
+    answers = [answer(out / name, state, data, device) for name in ("full.pt", "network.pt")]
+    summary = _summarise(state, data, answers, readings)
+    summary["machine"] = machine(device)
     checkpoint.save(state, out)
     checkpoint.write_lines(out / "history.jsonl", state.history)
-    write_figures(state, out)
+    figures = write_figures(state, out)
+    page = report_page(summary, state.history, figures, data.test, *answers)
+    checkpoint.write_text(out / "report.html", page)
     base = state.history[0]["seconds"]
     seconds = {"data": data_seconds, "base": base, "rounds": state.seconds - base}
     seconds["report"] = time.perf_counter() - clock
@@ -68,6 +61,51 @@ def finish(
     # Last of all, since its presence says that all of the above was done.
     checkpoint.write_text(path, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _earlier(path: Path) -> dict[str, Any] | None:
+    """The summary that is there already; None if it isn't, or was damaged by somebody."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        describe(summary)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return summary
+
+
+def _summarise(
+    state: State, data: Data, answers: list[Tensor], readings: dict[str, list[float]]
+) -> dict[str, Any]:
+    """The full network and the last one that passed, side by side."""
+    full = state.history[0]
+    last = [line for line in state.history if line["passed"]][-1]
+    summary = {
+        "data": _about(data),
+        "full": _results(full, answers[0], data),
+        "final": _results(last, answers[1], data),
+        "rounds_passed": last["round"],
+        "config": state.config.to_dict(),
+    }
+    slowest, fastest = measure.speed_range(readings, str(last["round"]), "0")
+    change = summary["final"]["test_accuracy"] - summary["full"]["test_accuracy"]
+    names = ("filters", "parameters", "bytes", "macs", "images_per_second")
+    summary["ratios"] = {
+        **{name: last[name] / full[name] for name in names},
+        "images_per_second_range": [slowest, fastest],
+        "test_accuracy_change": change,
+    }
+    return summary
+
+
+def _about(data: Data) -> dict[str, Any]:
+    parts = {"training": data.train, "validation": data.val, "test": data.test}
+    return {
+        "name": data.name,
+        "classes": list(data.classes),
+        "images": {name: len(split.labels) for name, split in parts.items()},
+        "image_size": data.test.images.shape[1],
+        "notes": list(data.notes),
+    }
 
 
 def time_rounds(state: State, data: Data, device: torch.device) -> dict[str, list[float]]:
@@ -85,17 +123,25 @@ def time_rounds(state: State, data: Data, device: torch.device) -> dict[str, lis
     return measure.images_per_second(networks, images.contiguous(memory_format=torch.channels_last))
 
 
-def _results(
-    line: dict[str, Any], path: Path, state: State, data: Data, device: torch.device
-) -> dict[str, Any]:
-    """The figures of one network, with the accuracy of the file that was saved on the test set."""
+def answer(path: Path, state: State, data: Data, device: torch.device) -> Tensor:
+    """The class that the network in a file answers to each test image: int64 [N]."""
     network = place(load_network(path), device)
-    loader = make_loader(state.config, data, device)
-    tested = accuracy(
-        network, loader.batches("test"), pick_precision(state.config.precision, device)
-    )
+    batches = make_loader(state.config, data, device).batches("test")
+    return predict(network, batches, pick_precision(state.config.precision, device))[0].argmax(1)
+
+
+def _results(line: dict[str, Any], answers: Tensor, data: Data) -> dict[str, Any]:
+    """The figures of one network, with what it reached on the test set."""
+    labels = torch.tensor(data.test.labels)
+    matrix = confusion(labels, answers, len(data.classes))
     names = ("round", "filters", "parameters", "bytes", "macs", "images_per_second", "val_accuracy")
-    return {**{name: line[name] for name in names}, "test_accuracy": tested}
+    return {
+        **{name: line[name] for name in names},
+        "test_accuracy": matrix.trace().item() / len(labels),
+        "test_balanced_accuracy": balanced_accuracy(matrix),
+        "test_accuracy_by_class": dict(zip(data.classes, accuracy_by_class(matrix), strict=True)),
+        "test_confusion": matrix.tolist(),  # rows: true class, columns: answer
+    }
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -104,22 +150,26 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": str(device),
         "processor": name or platform.machine(),
+        "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
     }
 
 
-def write_figures(state: State, out: Path) -> None:
-    """The article's figures 6, 7 and 8."""
+def write_figures(state: State, out: Path) -> dict[str, Figure]:
+    """The article's figures 6, 7 and 8, by name, each also as a PNG in the folder."""
     figures = {
-        "accuracy.png": plots.accuracy_figure(state.curve, state.history),
-        "size.png": plots.size_figure(state.history),
-        "throughput.png": plots.throughput_figure(state.history),
+        "accuracy": plots.accuracy_figure(state.curve, state.history),
+        "size": plots.size_figure(state.history),
+        "throughput": plots.throughput_figure(state.history),
     }
     for name, figure in figures.items():
-        checkpoint.write_whole(out / name, partial(plots.save, figure))
+        checkpoint.write_whole(out / f"{name}.png", partial(plots.save, figure))
+    return figures
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -134,16 +184,19 @@ def describe(summary: dict[str, Any]) -> str:
         ("million MACs", f"{full['macs'] / 1e6:.1f}", f"{final['macs'] / 1e6:.1f}", "macs"),
     ]
     lines = [
-        f"{name:<20}{a:>12}{b:>12}  {ratios[c]:.1%}" if c in ratios else f"{name:<20}{a:>12}{b:>12}"
+        f"{name:<22}{a:>12}{b:>12}  {ratios[c]:.1%}" if c in ratios else f"{name:<22}{a:>12}{b:>12}"
         for name, a, b, c in rows
     ]
     speed = ratios["images_per_second"]
-    return "\n".join(
-        [
-            *lines,
-            f"{'images per second':<20}{full['images_per_second']:>12,.0f}"
-            f"{final['images_per_second']:>12,.0f}  x{speed:.2f} ({low:.2f} to {high:.2f})",
-            f"{'test accuracy':<20}{full['test_accuracy']:>12.4f}{final['test_accuracy']:>12.4f}"
-            f"  {100 * ratios['test_accuracy_change']:+.2f} points",
-        ]
+    lines.append(
+        f"{'images per second':<22}{full['images_per_second']:>12,.0f}"
+        f"{final['images_per_second']:>12,.0f}  x{speed:.2f} ({low:.2f} to {high:.2f})"
     )
+    # Balanced accuracy always: whether the classes are of equal size, a reader may not know.
+    for name, key in (("test", "test_accuracy"), ("balanced test", "test_balanced_accuracy")):
+        if key not in full:
+            continue  # the run was finished before balanced accuracy was recorded
+        points = 100 * (final[key] - full[key])
+        words = f"{full[key]:>12.4f}{final[key]:>12.4f}  {points:+.2f} points"
+        lines.append(f"{name + ' accuracy':<22}{words}")
+    return "\n".join(lines)

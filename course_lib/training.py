@@ -16,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.config import DEVICES, PRECISIONS
 from course_lib.data import Data, Split
 from course_lib.errors import CourseError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
 Batch = tuple[Tensor, Tensor]
 
 
@@ -204,6 +203,8 @@ def make_schedule(
     """
     for group in optimizer.param_groups:
         group.pop("initial_lr", None)  # a carried optimiser remembers its last cycle
+    if warm_up * batches == 1:  # PyTorch would divide by a rise of no length
+        warm_up *= 1 + 1e-9
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peak, total_steps=batches, pct_start=warm_up, cycle_momentum=False
     )

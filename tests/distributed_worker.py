@@ -14,8 +14,9 @@ import torch
 from tiny import tiny_data
 from torch import nn
 
-from course_lib import __main__ as command_line
 from course_lib import distributed
+from course_lib import run as command_line
+from course_lib.__main__ import main as command
 from course_lib.checkpoint import State
 from course_lib.training import Loader, make_optimizer, make_schedule, train
 
@@ -56,7 +57,7 @@ def main(seen: Path, dies_at: int, arguments: list[str]) -> int:
 
     command_line.iterate = watched
     command_line.load_data = lambda *_, **__: tiny_data()
-    return command_line.main(arguments)
+    return command(arguments)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,12 @@ import sys
 import time
 
 import pytest
+from command_line import QUICK, course
 from filelock import FileLock
 
 from course_lib.__main__ import main
 from course_lib.config import PRESETS, Config, make_config
 from course_lib.errors import CourseError
-
-QUICK = [
-    *("--batches", "4", "--finetune-batches", "2", "--rounds", "1", "--train-images", "64"),
-    *("--val-images", "32", "--test-images", "32", "--base-width", "4", "--quiet"),
-]
-
-
-def course(capsys, *arguments) -> tuple[int, str, str]:
-    """Exit status, standard output and error of the command line."""
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        status = int(stopped.code or 0)
-    written = capsys.readouterr()
-    return status, written.out, written.err
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +24,7 @@ def done(tmp_path_factory):
 def test_a_run_leaves_every_file(done):
     assert {path.name for path in done.iterdir() if path.name != ".lock"} == {
         *("config.json", "checkpoint.pt", "history.jsonl", "curve.jsonl", "full.pt", "network.pt"),
-        *("summary.json", "accuracy.png", "size.png", "throughput.png"),
+        *("summary.json", "report.html", "accuracy.png", "size.png", "throughput.png"),
     }
 
 

@@ -185,7 +185,7 @@ def test_one_run_is_written_and_reported(together):
     base = [point["batches"] for point in curve if point["phase"] == "base"]
     assert base == [10, 20, 30, 40]
     assert (out / "summary.json").exists() and not list(out.glob(".*.part"))
-    assert done.stdout.count("test accuracy") == 1
+    assert done.stdout.count("report.html") == 1
     assert done.stderr.count("64/64") >= 1 and "Traceback" not in done.stderr
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from tiny import TINY, tiny_data
 
 from course_lib import measure, report
@@ -13,7 +14,7 @@ from course_lib.checkpoint import State
 from course_lib.errors import CourseError
 from course_lib.iterate import gate_level, iterate, make_loader
 from course_lib.resnet import ResNet, ResNetConfig, config_of, load_network
-from course_lib.training import accuracy
+from course_lib.training import accuracy, predict
 
 CPU = torch.device("cpu")
 
@@ -66,6 +67,15 @@ def test_the_saved_network_is_the_one_that_passed(finished):
     )
     assert full == state.history[0]["val_accuracy"]
     assert full > 0.8, "three bright channels are easy: the loop really trains"
+
+
+def test_balanced_accuracy_is_scikit_learns(finished):
+    state, out = finished
+    logits, labels = predict(
+        load_network(out / "network.pt"), make_loader(TINY, tiny_data(), CPU).batches("val")
+    )
+    expected = balanced_accuracy_score(labels, logits.argmax(1))
+    assert state.history[-1]["val_balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_three_documented_lines_load_it(finished):

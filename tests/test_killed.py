@@ -1,9 +1,13 @@
-"""A run that is killed, at random moments or inside a write, ends as one that was not."""
+"""A run that is killed or interrupted, at random moments or inside a write, ends as one that was
+not.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +18,11 @@ import pytest
 import torch
 
 # The smoke preset with checkpoints closer together, so that ten kills come before the end.
-OPTIONS = ["--preset", "smoke", "--batches", "36", "--checkpoint-every", "3", "--quiet"]
+OPTIONS = [
+    *("--preset", "smoke", "--batches", "36", "--finetune-batches", "8", "--batch-size", "32"),
+    *("--train-images", "512", "--val-images", "256", "--test-images", "256"),
+    *("--checkpoint-every", "3", "--curve-every", "4", "--quiet"),
+]
 
 # Runs the command line in a process that kills itself with SIGKILL at one write of a checkpoint:
 # halfway through the file, before it is renamed, or right after.
@@ -142,3 +150,37 @@ def test_dying_while_a_checkpoint_is_written(undisturbed, tmp_path, moment):
     assert done.returncode == 0
     assert_equal(results(tmp_path), undisturbed)
     assert not list(tmp_path.glob(".*.part")), "nothing is left lying about"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_interrupted_says_how_to_go_on_and_ends_as_if_it_never_was(
+    undisturbed, tmp_path, number, status
+):
+    out = tmp_path / "a folder"  # the blank has to be quoted
+    process = subprocess.Popen(
+        [sys.executable, "-m", "course_lib", *command(out, resume=False)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background, Ctrl-C may be ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    started = time.monotonic()
+    while not (out / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() - started < 120
+        time.sleep(0.01)
+    process.send_signal(number)
+    asked = time.monotonic()
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == status, error
+    assert time.monotonic() - asked < 20, "a batch and a write take well under a second"
+    assert "Traceback" not in error and "What was reached is saved" in error
+    torch.load(out / "checkpoint.pt", weights_only=True)  # whole
+    (told,) = re.findall(r"^.* -m course_lib run .*--resume.*$", error, re.MULTILINE)
+    python, *rest = shlex.split(told)
+    assert rest[rest.index("--out") + 1] == str(out)
+    done = subprocess.run([sys.executable if python == "python" else python, *rest])
+    assert done.returncode == 0
+    assert_equal(results(out), undisturbed)

@@ -12,6 +12,7 @@ TINY = Config(
     base_width=4,
     stem="small",
     batches=24,
+    rate=0.05,
     batch_size=16,
     rounds=3,
     finetune_batches=6,

@@ -1,0 +1,171 @@
+"""Write the measured tables and figures of README.md and docs/ from data/recorded_runs/.
+
+    python benchmarks/tables.py            writes them
+    python benchmarks/tables.py --check    exit status 1 if a text differs from what is recorded
+
+No number of these tables is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from course_lib import plots
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = ROOT / "data" / "recorded_runs"
+FIGURES = ROOT / "docs" / "figures"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A recorded run."""
+    return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def source_line(run: dict[str, Any], name: str) -> str:
+    """Where a table comes from, in a sentence."""
+    machine, source = run["machine"], run["source"]
+    return (
+        f"From `data/recorded_runs/{name}.json`: `{source['command']}`, {source['date']}, "
+        f"torch {machine['torch']} on {machine['device']}, {machine['threads']} threads."
+    )
+
+
+def laptop_table() -> str:
+    """A row a seed, the mean, and the fair control."""
+    run = recorded("laptop")
+    rows = [
+        "| seed | full: validation | full: test | pruned: test | change, points |"
+        " parameters left | MACs left | images per second | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in run["seeds"]:
+        low, high = row["ratio_images_per_second_range"]
+        minutes = sum(row["seconds"].values()) / 60
+        rows.append(
+            f"| {row['seed']} | {row['val_accuracy_full']:.2%} | {row['test_accuracy_full']:.2%} "
+            f"| {row['test_accuracy_pruned']:.2%} "
+            f"| {100 * row['ratio_test_accuracy_change']:+.2f} | {row['ratio_parameters']:.1%} "
+            f"| {row['ratio_macs']:.1%} "
+            f"| ×{row['ratio_images_per_second']:.2f} ({low:.2f}–{high:.2f}) | {minutes:.1f} |"
+        )
+    mean, control, first = run["mean"], run["control"], run["seeds"][0]
+    rows.append(
+        f"| mean | | {mean['test_accuracy_full']:.2%} | {mean['test_accuracy_pruned']:.2%} "
+        f"| {100 * run['mean_test_accuracy_change']:+.2f} | | "
+        f"| ×{mean['ratio_images_per_second']:.2f} | |"
+    )
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"The fair control: the full network of seed {first['seed']}, trained for as many "
+            f"batches as the pruned one had in all ({control['batches']:,}), reaches "
+            f"{control['test_accuracy']:.2%} on the test set, "
+            f"{100 * (control['test_accuracy'] - first['test_accuracy_pruned']):.2f} points more "
+            f"than the pruned one. {source_line(run, 'laptop')}",
+        ]
+    )
+
+
+def time_table() -> str:
+    """Where the minutes of a laptop run go."""
+    run = recorded("laptop")
+    names = list(run["seeds"][0]["seconds"])
+    rows = [f"| seed | {' | '.join(names)} | in all |", "|---" * (len(names) + 2) + "|"]
+    for row in run["seeds"]:
+        spent = row["seconds"]
+        cells = " | ".join(f"{spent[name]:.0f} s" for name in names)
+        rows.append(f"| {row['seed']} | {cells} | {sum(spent.values()):.0f} s |")
+    return "\n".join(rows)
+
+
+def real_table() -> str:
+    """Real images: a row a data set."""
+    run = recorded("real_images")
+    rows = [
+        "| data | full: test | pruned: test | change, points | parameters left | MACs left |"
+        " images per second | rounds that passed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in run["runs"]:
+        ratios = row["ratios"]
+        low, high = ratios["images_per_second_range"]
+        rows.append(
+            f"| {row['data']} | {row['full']['test_accuracy']:.2%} "
+            f"| {row['final']['test_accuracy']:.2%} "
+            f"| {100 * ratios['test_accuracy_change']:+.2f} | {ratios['parameters']:.1%} "
+            f"| {ratios['macs']:.1%} | ×{ratios['images_per_second']:.2f} ({low:.2f}–{high:.2f}) "
+            f"| {row['rounds_passed']} |"
+        )
+    options = run["runs"][0]["options"]
+    return "\n".join([*rows, "", f"Options: `{options}`. {source_line(run, 'real_images')}"])
+
+
+def figures() -> dict[str, Any]:
+    """The article's figures 6, 7 and 8, from the recorded run of the first seed."""
+    run = recorded("laptop")
+    first = recorded(f"laptop_seed{run['seeds'][0]['seed']}")
+    return {
+        "laptop_accuracy": plots.accuracy_figure(first["curve"], first["history"]),
+        "laptop_size": plots.size_figure(first["history"]),
+        "laptop_throughput": plots.throughput_figure(first["history"]),
+    }
+
+
+def picture(name: str, folder: str) -> str:
+    """A figure with its alt text, as Markdown."""
+    return f"![{plots.alt_text(figures()[name])}]({folder}{name}.png)"
+
+
+def readme() -> str:
+    """The marked part of README.md."""
+    return f"{laptop_table()}\n\n{picture('laptop_accuracy', 'docs/figures/')}"
+
+
+BLOCKS = {
+    "README.md": {"measured": readme},
+    "docs/results.md": {
+        "laptop": laptop_table,
+        "laptop time": time_table,
+        "real images": real_table,
+        "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
+    },
+}
+
+
+def written(path: str) -> str:
+    """The text of a document with its marked parts as the recorded runs have them."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for name, block in BLOCKS[path].items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{block()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> int:
+    """Write every marked part and figure, or check that the texts are as they would be written."""
+    parser = argparse.ArgumentParser(description="Measured tables from data/recorded_runs/.")
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [path for path in BLOCKS if written(path) != (ROOT / path).read_text(encoding="utf-8")]
+    if check:
+        for path in stale:
+            print(f"{path} differs from data/recorded_runs/: run python benchmarks/tables.py")
+        return int(bool(stale))
+    for path in stale:
+        (ROOT / path).write_text(written(path), encoding="utf-8")
+    FIGURES.mkdir(exist_ok=True)
+    for name, figure in figures().items():
+        with open(FIGURES / f"{name}.png", "wb") as file:
+            plots.save(figure, file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

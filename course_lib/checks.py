@@ -1,0 +1,54 @@
+"""What must hold before a run trains: said at once, not after an hour."""
+
+from __future__ import annotations
+
+import torch
+
+from course_lib.checkpoint import State
+from course_lib.data import Data
+from course_lib.errors import CourseError
+from course_lib.pruning import find_groups, select
+
+
+def require_removal(state: State, example: torch.Tensor) -> None:
+    """Raise CourseError if all rounds together would not remove a single filter.
+
+    `example`: [1, C, H, W], as the network takes it.
+    """
+    config = state.config
+    if config.rounds == 0:
+        return
+    groups = find_groups(state.network, example)
+    # Which filters go depends on the scores; whether any may go doesn't.
+    kept = select(
+        {name: torch.zeros(group.size) for name, group in groups.items()},
+        fraction=config.fraction,
+        scope=config.scope,
+        round=config.rounds,
+        floor=config.floor,
+        cap=config.cap,
+        multiple=config.multiple,
+    )
+    if all(len(kept[name]) == group.size for name, group in groups.items()):
+        cap = f", --cap {config.cap:g}" if config.scope == "network" else ""
+        raise CourseError(
+            f"No filter would go in --rounds {config.rounds} with --fraction {config.fraction:g}, "
+            f"--floor {config.floor}, --multiple {config.multiple}{cap}: change one of these, "
+            "or choose --rounds 0 to only train."
+        )
+
+
+def require_same_data(state: State, data: Data) -> None:
+    """Raise CourseError if a resumed run is given images that its network doesn't fit."""
+    classes, channels = list(data.classes), data.train.images.shape[3]
+    began = (state.full or {}).get("classes", classes)
+    if began != classes or state.network.fc.out_features != len(classes):
+        what = f"the classes {', '.join(classes)}, which aren't those"
+    elif state.network.conv1.in_channels != channels:
+        what = f"{channels} channels, not the {state.network.conv1.in_channels}"
+    else:
+        return
+    raise CourseError(
+        f"The images of {data.name} have {what} that the run began with: put the old ones back, "
+        "or start again in another --out."
+    )

@@ -1,0 +1,77 @@
+"""What is recorded is consistent with itself, and what is printed is what is recorded."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from course_lib import measure
+from course_lib.config import PRESETS, Config
+from course_lib.resnet import ResNet, ResNetConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = ROOT / "data" / "recorded_runs"
+RUNS = sorted(RECORDED.glob("laptop_seed*.json"))
+
+
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/results.md"])
+def test_measured_tables_are_what_is_recorded(document):
+    assert tables().written(document) == (ROOT / document).read_text(encoding="utf-8")
+
+
+def test_a_changed_record_is_noticed(monkeypatch, tmp_path):
+    module = tables()
+    for path in RECORDED.glob("laptop*.json"):
+        (tmp_path / path.name).write_text(path.read_text())
+    changed = json.loads((tmp_path / "laptop.json").read_text())
+    changed["seeds"][0]["test_accuracy_pruned"] -= 0.01
+    (tmp_path / "laptop.json").write_text(json.dumps(changed))
+    monkeypatch.setattr(module, "RECORDED", tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert module.written("README.md") != text
+
+
+@pytest.mark.parametrize("path", RUNS, ids=[path.stem for path in RUNS])
+def test_recorded_sizes_are_those_of_the_recorded_networks(path):
+    run = json.loads(path.read_text())
+    for line in run["history"][:: len(run["history"]) - 1]:
+        network = ResNet(ResNetConfig.from_dict(line["network"]))
+        assert measure.count_parameters(network) == line["parameters"]
+        assert measure.count_macs(network, (3, 48, 48)) == line["macs"]
+    summary, last = run["summary"], run["history"][-1]
+    ratio = summary["final"]["parameters"] / summary["full"]["parameters"]
+    assert summary["ratios"]["parameters"] == pytest.approx(ratio)
+    assert summary["final"]["val_accuracy"] == last["val_accuracy"]
+
+
+def test_recorded_runs_are_of_the_preset_as_it_is():
+    """A changed default makes the recorded figures those of another preset: record them again."""
+    assert RUNS
+    for path in RUNS:
+        config = json.loads(path.read_text())["summary"]["config"]
+        seed = config.pop("seed")
+        assert Config(**config, seed=0).differences(PRESETS["laptop"]) == [], seed
+
+
+def test_the_laptop_preset_kept_its_promise():
+    run = json.loads((RECORDED / "laptop.json").read_text())
+    changes = [row["ratio_test_accuracy_change"] for row in run["seeds"]]
+    assert len(changes) >= 3
+    assert min(changes) >= -0.010 and run["mean_test_accuracy_change"] >= -0.005
+    for row in run["seeds"]:
+        assert 1 - row["ratio_parameters"] >= 0.791
+        assert row["ratio_images_per_second"] >= 2.5
+    full = [row["val_accuracy_full"] for row in run["seeds"]]
+    assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
