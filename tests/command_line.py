@@ -8,7 +8,8 @@ from course_lib.__main__ import main
 
 QUICK = [
     *("--batches", "4", "--finetune-batches", "2", "--rounds", "1", "--train-images", "64"),
-    *("--val-images", "32", "--test-images", "32", "--base-width", "4", "--quiet"),
+    *("--val-images", "32", "--test-images", "32", "--base-width", "4", "--batch-size", "32"),
+    *("--fraction", "0.2", "--quiet"),
 ]
 
 
