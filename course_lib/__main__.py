@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         _never_fail_on_a_name(stream)
+    if not sys.stderr.isatty():  # a log file has no use for ten lines of progress a second
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
     try:

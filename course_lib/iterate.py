@@ -138,7 +138,7 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
     on the way.
     """
     state, config = run.state, run.state.config
-    run.bar.set_description(state.phase)
+    run.bar.set_description(state.phase, refresh=False)
     clock = time.perf_counter()
     losses = train(
         distributed.wrap(state.network),
@@ -183,7 +183,7 @@ def _curve_point(run: Run, loss: torch.Tensor | None = None) -> None:
         _require_finite(loss, state)
     point = run.check(state.config.curve_images)
     state.curve.append({"batches": state.batches, "phase": state.phase, "accuracy": point})
-    run.bar.set_postfix(accuracy=f"{point:.3f}")
+    run.bar.set_postfix(accuracy=f"{point:.3f}", refresh=False)
 
 
 def _finish_phase(run: Run) -> State:
