@@ -44,8 +44,8 @@ test: $(READY)  ## every test but the slow ones (ARGS go to pytest)
 test-all: $(READY)  ## the slow tests and thousands of property cases too
 	$(BIN)/python -m pytest $(XDIST) -m "" --hypothesis-profile=thousands $(ARGS)
 
-lab: $(READY)  ## JupyterLab with the notebooks
-	$(BIN)/python -m jupyter lab $(firstword $(wildcard notebooks/00_start_here.ipynb) .)
+lab: $(READY)  ## JupyterLab with the notebooks (ARGS go to it: --allow-root in a container)
+	$(BIN)/python -m jupyter lab $(firstword $(wildcard notebooks/00_start_here.ipynb) .) $(ARGS)
 
 clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
