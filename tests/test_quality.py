@@ -160,4 +160,4 @@ def test_the_patterns_find_what_they_are_for() -> None:
     paths = ["/" + "home/me/x", '"/' + 'root/x"', "(/" + "Users/me)"]
     assert all(MACHINE_PATH.search(path) for path in paths)
     assert not MACHINE_PATH.search("https://example.org/" + "work/x and ./" + "work/x")
-    assert REGISTRY.search("https://pypi" + ".org/simple")
+    assert REGISTRY.search("https://" + "pypi" + ".org/simple")
