@@ -75,6 +75,10 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, case: Case, numbe
     target = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     optimizer.zero_grad()
     (out - target).square().mean().backward()
+    # Some of these networks would diverge within two steps, to weights of 1e10, and then a bias in
+    # front of a batch norm, whose gradient cancels to nothing, is all rounding. What is cut off is
+    # the same for both: channels that are read as zero have no gradient.
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
 
 
@@ -140,8 +144,9 @@ def test_a_step_of_sgd_carries_across(
 
 @given(planned())
 def test_a_step_of_adam_carries_across(drawn: tuple[Case, Groups, Keep]) -> None:
-    # With its usual eps of 1e-8 Adam would blow rounding errors up wherever a gradient is zero.
-    check_training(*drawn, lambda parameters: torch.optim.Adam(parameters, lr=0.01, eps=1e-3))
+    # Adam divides by the size of a gradient plus eps: with its usual eps of 1e-8 it would blow
+    # rounding errors up wherever a gradient is nearly zero.
+    check_training(*drawn, lambda parameters: torch.optim.Adam(parameters, lr=0.01, eps=0.1))
 
 
 # The checks above can fail: each of these does surgery wrongly in one way, and is caught.
