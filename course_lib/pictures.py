@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from course_lib.plots import BLACK, BLUE, DPI, LARGE, NORMAL, SKY, SMALL, WIDTH
+from course_lib.plots.style import BLACK, BLUE, DPI, LARGE, NORMAL, SKY, SMALL, WIDTH
 
 ROW = 0.27  # inches of height for each layer
 LARGEST_EXAMPLE = 192  # pixels on a side; larger images are scaled down for the page

@@ -182,7 +182,7 @@ def test_labels_are_legible_and_stay_inside(name: str, rounds: int) -> None:
     figure.draw_without_rendering()
     texts = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
     assert min(text.get_fontsize() for text in texts) >= 9
-    assert len(figure.axes[0].texts) <= plots.MOST_LABELS
+    assert len(figure.axes[0].texts) <= plots.rounds.MOST_LABELS
     width = figure.bbox.width
     outer = figure.axes[0].get_tightbbox()
     assert outer is not None

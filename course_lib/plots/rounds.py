@@ -1,14 +1,11 @@
-"""Every figure of the course: each function takes plain data and returns a Matplotlib `Figure`.
+"""The figures of a run, the article's 6 (accuracy), 7 (size) and 8 (throughput).
 
-The three figures of a run are the article's figures 6 (accuracy), 7 (size) and 8 (throughput).
-Figures are built without pyplot, so nothing here needs a display or leaves state behind. Each
-carries a sentence of alt text that holds its numbers: `alt_text(figure)`.
+Each function takes plain data and returns a Matplotlib `Figure` with its alt text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,24 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from course_lib.plots.style import BLACK, BLUE, ORANGE, RED, SKY, SMALL, blank, finish
+
 Record = Mapping[str, Any]
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/): told apart by colour-blind people.
-# Marks differ in shape and lines in dashes as well, so that a grey print can be read.
-BLUE, ORANGE, RED, SKY, BLACK = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#000000"
-SMALL, NORMAL, LARGE = 9, 10, 11  # points; the figures are made for 800 pixels' width
-WIDTH, HEIGHT, DPI = 8.0, 4.5, 100
 MOST_LABELS = 16  # more labels than this on one axis would touch each other
-
-
-def alt_text(figure: Figure) -> str:
-    """A sentence or two that tell what the figure shows, with its numbers, for who can't see it."""
-    return str(figure.get_label())
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, 800 pixels wide, with the alt text as the file's own description."""
-    figure.savefig(path, dpi=DPI, metadata={"Description": alt_text(figure), "Software": None})
 
 
 def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figure:
@@ -43,7 +27,7 @@ def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figur
     history: `round`, `batches` (so far), `val_accuracy`, `val_accuracy_pruned`, `passed`; round 0
     is the full network. A round's surgery happens at the batch at which the round before ended.
     """
-    figure, axes = _blank("batches of training so far", "validation accuracy")
+    figure, axes = blank("batches of training so far", "validation accuracy")
     # Whole percents only: a tick at 97.5 % would be labelled 98 %.
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
@@ -53,7 +37,7 @@ def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figur
             *_columns(curve, "batches", "accuracy"), color=BLUE, lw=1.4, label="during training"
         )
     if not history:
-        return _finish(figure, axes, "Validation accuracy: no round has ended yet")
+        return finish(figure, axes, "Validation accuracy: no round has ended yet")
     full, final, rounds = history[0], _final(history), history[1:]
     axes.axhline(full["val_accuracy"], color=BLACK, ls="--", lw=1, label="full network")
     moments = [before["batches"] for before in history[:-1]]
@@ -74,7 +58,7 @@ def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figur
     _cross(axes, *_columns(failed, "batches", "val_accuracy"))
     floor = _accuracy_floor(curve, history)
     axes.set_ylim(floor, 1 + 0.02 * (1 - floor))  # room for the upper half of a mark at 100 %
-    return _finish(figure, axes, *_accuracy_words(full, final, rounds, failed))
+    return finish(figure, axes, *_accuracy_words(full, final, rounds, failed))
 
 
 def size_figure(history: Sequence[Record]) -> Figure:
@@ -82,9 +66,9 @@ def size_figure(history: Sequence[Record]) -> Figure:
 
     history: `round`, `parameters`, `bytes`, `filters`, `passed`; drawn relative to round 0.
     """
-    figure, axes = _blank("pruning round (0 is the full network)", "relative to the full network")
+    figure, axes = blank("pruning round (0 is the full network)", "relative to the full network")
     if not history:
-        return _finish(figure, axes, "Size: no round has ended yet")
+        return finish(figure, axes, "Size: no round has ended yet")
     full, final, failed = history[0], _final(history), _failed(history)
     rounds = [record["round"] for record in history]
     shares = _relative(history, "parameters")
@@ -105,7 +89,7 @@ def size_figure(history: Sequence[Record]) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_ylim(0, 1.1 * max(*shares, *filters, 1.0))
     _tick_rounds(axes, rounds)
-    return _finish(figure, axes, *_size_words(full, final, failed))
+    return finish(figure, axes, *_size_words(full, final, failed))
 
 
 def throughput_figure(history: Sequence[Record]) -> Figure:
@@ -114,11 +98,11 @@ def throughput_figure(history: Sequence[Record]) -> Figure:
     history: `round`, `images_per_second` (None where it wasn't measured), `macs`, `passed`; drawn
     relative to round 0. The thin line is the speed-up if time followed the MACs exactly.
     """
-    figure, axes = _blank(
+    figure, axes = blank(
         "pruning round (0 is the full network)", "images per second, relative to full network"
     )
     if not history:
-        return _finish(figure, axes, "Images per second: no round has ended yet")
+        return finish(figure, axes, "Images per second: no round has ended yet")
     full, final, failed = history[0], _final(history), _failed(history)
     rounds = [record["round"] for record in history]
     limits = [full["macs"] / record["macs"] for record in history]
@@ -148,7 +132,7 @@ def throughput_figure(history: Sequence[Record]) -> Figure:
     _cross(axes, [place for place, _ in crossed], [ratio for _, ratio in crossed])
     axes.set_ylim(0, top)
     _tick_rounds(axes, rounds)
-    return _finish(figure, axes, *_throughput_words(full, final, failed))
+    return finish(figure, axes, *_throughput_words(full, final, failed))
 
 
 def _accuracy_words(
@@ -258,16 +242,6 @@ def _accuracy_floor(curve: Sequence[Record], history: Sequence[Record]) -> float
     return max(0.0, (int(min(seen) * 20) - 1) / 20)
 
 
-def _blank(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(xlabel, fontsize=NORMAL)
-    axes.set_ylabel(ylabel, fontsize=NORMAL)
-    axes.tick_params(labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _marks(axes: Axes, x: Sequence[Any], y: Sequence[Any], **style: Any) -> None:
     axes.plot(x, y, ls="none", ms=5.5, mec=BLACK, mew=0.5, **style)
 
@@ -291,13 +265,3 @@ def _number_the_rounds(axes: Axes, moments: Sequence[float]) -> None:
     top.set_xlabel("pruning round", fontsize=SMALL)
     top.tick_params(labelsize=SMALL, length=2)
     top.spines["top"].set_visible(False)
-
-
-def _finish(figure: Figure, axes: Axes, title: str, text: str | None = None) -> Figure:
-    """Title, legend and alt text."""
-    axes.set_title(title, fontsize=LARGE, loc="left", wrap=True)
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
-    figure.set_label(text or f"{title}.")
-    return figure
