@@ -20,7 +20,7 @@ WORKERS := logical
 XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run doctor test test-all lab clean
+.PHONY: help setup run doctor test test-all lab notebooks clean
 
 help:  ## list the targets
 	@echo "Pruning ResNets"
@@ -46,6 +46,9 @@ test-all: $(READY)  ## the slow tests and thousands of property cases too
 
 lab: $(READY)  ## JupyterLab with the notebooks (ARGS go to it: --allow-root in a container)
 	$(BIN)/python -m jupyter lab $(firstword $(wildcard notebooks/00_start_here.ipynb) .) $(ARGS)
+
+notebooks: $(READY)  ## run every notebook again and keep what changed (ARGS: --all, or some of them)
+	$(BIN)/python tests/rerun.py $(ARGS)
 
 clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -28,7 +28,7 @@ PACKAGES = {
     "tqdm": "tqdm",
     "filelock": "filelock",
 }
-LAB_PACKAGES = {"jupyterlab": "jupyterlab", "ipywidgets": "ipywidgets"}
+LAB_PACKAGES = {"jupyterlab": "jupyterlab", "ipywidgets": "ipywidgets", "ipython": "IPython"}
 
 GB = 1e9
 # For the laptop preset. Its drawn images take 138 MB (20,000 of 48 x 48 x 3 bytes). A network has

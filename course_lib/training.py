@@ -6,6 +6,7 @@ what it would have drawn.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """CUDA, then Apple's MPS, then the CPU; or the one that is asked for. Raises CourseError if it
-    isn't there.
+    """CUDA, then Apple's MPS, then the CPU; or the one that is asked for. The environment variable
+    COURSE_DEVICE says what "auto" means instead. Raises CourseError if it isn't there.
     """
+    if name == "auto":
+        name = os.environ.get("COURSE_DEVICE", "auto")
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

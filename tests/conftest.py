@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
+from pathlib import Path
 
 # Before torch is imported: `make test` starts one worker per core, so each keeps to one thread.
 # It also fixes the order of floating-point sums, and with it the trained numbers, on all machines
 # of one kind. Processes that a test starts inherit it. A value set outside wins.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+# Notebooks under test: nobody's progress is written, and everything runs on the CPU.
+os.environ["COURSE_PROGRESS"] = "off"
+os.environ.setdefault("COURSE_DEVICE", "cpu")
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +29,30 @@ settings.register_profile(
 )
 settings.register_profile("thousands", max_examples=2000, print_blob=True, **_SLOW_IS_FINE)
 settings.load_profile("course")
+
+
+_RECORD = Path(__file__).resolve().parent.parent / "data" / "recorded_runs" / "notebooks.json"
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Warn after a notebook's last cell if it took twice the CPU seconds that were recorded."""
+    kernel = getattr(item.parent, "kernel", None)
+    if kernel is None or (nextitem is not None and nextitem.parent is item.parent):
+        return
+    import psutil
+
+    recorded = json.loads(_RECORD.read_text(encoding="utf-8")).get(item.path.stem, {})
+    try:
+        times = psutil.Process(kernel.km.provisioner.process.pid).cpu_times()
+    except (psutil.Error, AttributeError):  # the kernel died: its cells have failed anyway
+        return
+    seconds, limit = times.user + times.system, 2 * recorded.get("cpu_seconds", float("inf"))
+    if seconds > limit:
+        warnings.warn(
+            f"{item.path.name} took {seconds:.0f} CPU seconds, over twice the recorded"
+            f" {limit / 2:.0f}: shorten it, or record it again with `make notebooks`.",
+            stacklevel=1,
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,132 @@
+"""Did the learner's function give what was expected? If not, how it differs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LONGEST_SHOWN = 12  # numbers of a tensor that are still written out
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # far above float32 rounding, far below any mistake
+
+
+def shown(value: Any) -> str:
+    """A value in one short line: small ones in full, large ones by type and shape."""
+    if isinstance(value, Tensor):
+        if value.numel() > LONGEST_SHOWN:
+            return f"a tensor of shape {list(value.shape)}"
+        if value.is_floating_point():
+            return str(_rounded(value.detach().double().cpu().tolist()))
+        return str(value.tolist())
+    if isinstance(value, np.ndarray):
+        if value.size > LONGEST_SHOWN:
+            return f"an array of shape {list(value.shape)}"
+        return str(_rounded(value.tolist()))
+    if isinstance(value, nn.Module):
+        count = sum(parameter.numel() for parameter in value.parameters())
+        return f"a {type(value).__name__} with {count:,} parameters"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(shown(item) for item in value) + ("," * (len(value) == 1)) + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(shown(item) for item in value) + "]"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', type(value).__name__)}"
+    text = str(_rounded(value)) if isinstance(value, float) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def difference(given: Any, expected: Any) -> str | None:
+    """What tells `given` from `expected`, as a sentence; None if they are the same.
+
+    Numbers may differ by rounding (relative 1e-4); a Python number, a numpy number and a tensor
+    without dimensions with the same value are the same, and so are lists and tuples.
+    """
+    if isinstance(expected, nn.Module):
+        return None if given is expected else "It gives another network than expected."
+    if isinstance(expected, Mapping):
+        return _mapping(given, expected)
+    if isinstance(expected, str | bool) or expected is None:
+        same = type(given) is type(expected) and given == expected
+        same = same or (isinstance(expected, bool) and _as_bool(given) is expected)
+        return None if same else f"It gives {shown(given)}."
+    if isinstance(expected, Number | Tensor | np.ndarray):
+        return _numbers(given, expected)
+    if isinstance(expected, Sequence):
+        return _sequence(given, expected)
+    return None if given == expected else f"It gives {shown(given)}."
+
+
+def _numbers(given: Any, expected: Any) -> str | None:
+    wanted, kind = torch.as_tensor(expected).detach().cpu(), _kind(expected)
+    try:
+        found = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        return f"It gives {shown(given)}, of type {type(given).__name__}, where {kind} is expected."
+    if found.shape != wanted.shape:
+        return f"It gives {_kind(given)} where {kind} is expected."
+    if torch.allclose(
+        found.to(torch.complex128), wanted.to(torch.complex128), RELATIVE, ABSOLUTE, equal_nan=True
+    ):
+        return None
+    return "The numbers differ."
+
+
+def _mapping(given: Any, expected: Mapping[Any, Any]) -> str | None:
+    if not isinstance(given, Mapping):
+        return f"It gives {shown(given)} where a dictionary is expected."
+    if set(given) != set(expected):
+        missing, extra = set(expected) - set(given), set(given) - set(expected)
+        parts = [f"lacks {sorted(map(str, missing))}"] if missing else []
+        parts += [f"has {sorted(map(str, extra))} too many"] if extra else []
+        return f"The dictionary {' and '.join(parts)}."
+    return _first((f"At {key!r}: ", given[key], expected[key]) for key in expected)
+
+
+def _sequence(given: Any, expected: Sequence[Any]) -> str | None:
+    if isinstance(given, Tensor | np.ndarray):
+        given = given.tolist()
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return f"It gives {shown(given)} where {_kind(expected)} is expected."
+    if len(given) != len(expected):
+        return f"It gives {len(given)} of {len(expected)} things."
+    return _first(
+        (f"At place {i}: ", one, other)
+        for i, (one, other) in enumerate(zip(given, expected, strict=True))
+    )
+
+
+def _first(pairs: Any) -> str | None:
+    for where, given, expected in pairs:
+        problem = difference(given, expected)
+        if problem:
+            return where + problem
+    return None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor | np.ndarray) and value.ndim:
+        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "one number"
+
+
+def _as_bool(value: Any) -> bool | None:
+    """numpy's and torch's own booleans count as Python's."""
+    if isinstance(value, np.bool_) or (
+        isinstance(value, Tensor) and value.dtype == torch.bool and value.ndim == 0
+    ):
+        return bool(value)
+    return None
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

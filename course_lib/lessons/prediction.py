@@ -1,0 +1,79 @@
+"""Predict, then run: the learner's guess, drawn on the figure that holds the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from course_lib.errors import CourseError
+from course_lib.plots.style import BLACK, SMALL
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be predicted: a number between `low` and `high`, or one of `choices`.
+
+    form: how numbers are written, as in ".0%". close: a guess this near to the answer is called
+    close.
+    """
+
+    id: str
+    asks: str
+    low: float = 0.0
+    high: float = 1.0
+    form: str = ".0%"
+    close: float = 0.05
+    choices: tuple[str, ...] = ()
+
+    def accept(self, guess: Any) -> Any:
+        """The guess, or None where there is none yet. Raises CourseError for what can't be one."""
+        if guess is None or guess is ...:
+            return None
+        if self.choices:
+            if guess not in self.choices:
+                raise CourseError(
+                    f"Prediction {self.id} is one of {', '.join(map(repr, self.choices))},"
+                    f" not {guess!r}."
+                )
+            return guess
+        number = isinstance(guess, Real) and not isinstance(guess, bool)
+        if not number or not self.low <= guess <= self.high:
+            raise CourseError(
+                f"Prediction {self.id} is a number from {self.low:g} to {self.high:g},"
+                f" not {guess!r}."
+            )
+        return float(guess)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A question with the learner's guess, or with None."""
+
+    question: Question
+    guess: Any
+
+    def draw(self, axes: Axes, along: str = "y") -> None:
+        """A dashed line at the guess, along the axis that shows the predicted quantity."""
+        if self.guess is None or self.question.choices:
+            return
+        line = axes.axhline if along == "y" else axes.axvline
+        line(self.guess, color=BLACK, ls=(0, (6, 3)), lw=1.2, label="your prediction")
+        axes.legend(fontsize=SMALL, frameon=False)
+
+    def compare(self, measured: Any) -> None:
+        """Print guess and answer side by side."""
+        question = self.question
+        answer = measured if question.choices else f"≈{format(measured, question.form)}"
+        if self.guess is None:
+            print(f"{question.asks}: {answer}. (No prediction yet: make one above, and run again.)")
+            return
+        if question.choices:
+            word = "as you predicted" if self.guess == measured else f"you predicted {self.guess}"
+        else:
+            near = abs(self.guess - measured) <= question.close
+            word = f"you predicted {format(self.guess, question.form)}"
+            word += ", close" if near else ""
+        print(f"{question.asks}: {answer}; {word}.")

@@ -1,0 +1,50 @@
+"""How a notebook shows things: figures with a caption, measured numbers with their range."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from course_lib.errors import CourseError
+from course_lib.plots.style import alt_text
+
+DPI = 96
+COLUMNS = 100  # characters of a caption's line
+
+
+def show(figure: Figure, caption: str | None = None) -> None:
+    """Show a figure and, below it, the sentences that say what it shows, with its numbers.
+
+    The caption is the figure's alt text as well: it is read aloud, printed, and compared when the
+    notebook is tested, which pictures aren't. Numbers that differ from run to run have a ≈.
+
+    Raises CourseError where there is no caption.
+    """
+    text = (caption or alt_text(figure)).strip()
+    if not text:
+        raise CourseError("A figure needs a caption: show(figure, 'What it shows, with numbers.').")
+    width, height = figure.get_size_inches()
+    data = {"image/png": png(figure), "text/plain": f"<figure, {width:g} by {height:g} inches>"}
+    details = {"image/png": {"alt": text, "width": round(width * DPI)}}
+    display(data, metadata=details, raw=True)
+    print(textwrap.fill(f"Figure: {text}", COLUMNS))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG that is the same byte for byte each time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def expect(name: str, value: float, low: float, high: float, form: str = ".3f") -> None:
+    """Print a measured number with the range that it lies in on the machines we know.
+
+    Raises nothing: outside of the range the line says so, and a test of the notebook fails.
+    """
+    inside = low <= value <= high
+    verdict = "ok" if inside else "outside: see the notes at the top"
+    print(f"{name} ≈{value:{form}} (expected {low:{form}} to {high:{form}}): {verdict}")
