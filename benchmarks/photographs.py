@@ -1,0 +1,127 @@
+"""Which defaults suit a small folder of photographs: unequal classes, a part of the labels wrong.
+
+    python benchmarks/photographs.py --cifar10 DIR [--seeds 3]
+
+`--cifar10` holds train/ and test/ with a folder per class. Nine of its classes, 2,900 training
+images in all, 700 of one class and 100 of another, 8 % of their labels drawn anew, enlarged to 64
+pixels; the test labels are clean and the classes there of equal size. Base training alone, at a
+quarter of ResNet-18's width. Resumable: each training is a line of runs/bench-photographs.jsonl.
+Writes data/recorded_runs/photographs.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from recording import ROOT, lines, record
+
+from course_lib.answers import balanced_accuracy, confusion
+from course_lib.config import PRESETS, Config
+from course_lib.data import Data, Split
+from course_lib.iterate import make_loader
+from course_lib.report import machine
+from course_lib.resnet import ResNet
+from course_lib.training import make_optimizer, make_schedule, predict, train
+
+COMMAND = "python benchmarks/photographs.py --cifar10 DIR"
+SIZES = (700, 600, 450, 350, 250, 200, 150, 100, 100)
+WRONG, TEST_PER_CLASS, PIXELS = 0.08, 300, 64
+VARIANTS: dict[str, dict[str, Any]] = {
+    "the preset": {},
+    "labels smoothed by 0.1": {"label_smoothing": 0.1},
+    "twice the batches": {"batches": 900},
+    "twice the batches, smoothed": {"batches": 900, "label_smoothing": 0.1},
+    "twice the batches of half the size": {"batches": 900, "batch_size": 32},
+}
+
+
+def images(files: list[Path]) -> np.ndarray:
+    """The files' pixels, enlarged."""
+    return np.stack(
+        [np.asarray(Image.open(file).convert("RGB").resize((PIXELS, PIXELS))) for file in files]
+    )
+
+
+def folder(root: Path) -> Data:
+    """The set described above, the same each time."""
+    random = np.random.default_rng(0)
+    classes = sorted(path.name for path in (root / "train").iterdir())[: len(SIZES)]
+    files, labels, test_files, test_labels = [], [], [], []
+    for label, (name, size) in enumerate(zip(classes, SIZES, strict=True)):
+        files += sorted((root / "train" / name).iterdir())[:size]
+        labels += [label] * size
+        test_files += sorted((root / "test" / name).iterdir())[:TEST_PER_CLASS]
+        test_labels += [label] * TEST_PER_CLASS
+    wrong = random.random(len(labels)) < WRONG
+    drawn = random.integers(0, len(classes), len(labels))
+    noisy = np.where(wrong, drawn, labels).astype(np.int64)
+    pixels = images(files)
+    test = Split(images(test_files), np.array(test_labels))
+    share = pixels.astype(np.float32) / 255
+    mean, std = share.mean((0, 1, 2)), share.std((0, 1, 2))
+    return Data(
+        name="CIFAR-10, unequal classes, some labels wrong",
+        classes=tuple(classes),
+        train=Split(pixels, noisy),
+        val=test,
+        test=test,
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
+    )
+
+
+def measure(config: Config, data: Data) -> dict[str, Any]:
+    """Base training as a run does it, then the test accuracy."""
+    torch.manual_seed(config.seed)
+    network = ResNet(config.network(len(data.classes), 3, PIXELS))
+    network = network.to(memory_format=torch.channels_last)
+    loader = make_loader(config, data, torch.device("cpu"))
+    optimizer = make_optimizer(network, config.rate, config.momentum, config.weight_decay)
+    schedule = make_schedule(optimizer, config.rate, config.batches, config.warm_up)
+    started = time.perf_counter()
+    batches = loader.training_batches("base", 0, config.batches)
+    for _ in train(network, optimizer, schedule, batches, label_smoothing=config.label_smoothing):
+        pass
+    seconds = time.perf_counter() - started
+    logits, labels = predict(network, loader.batches("test"))
+    table = confusion(labels, logits.argmax(1), len(data.classes))
+    share = float((logits.argmax(1) == labels).float().mean())
+    return {"accuracy": share, "balanced": balanced_accuracy(table), "seconds": round(seconds, 1)}
+
+
+def main() -> None:
+    """Train what isn't trained yet, then record."""
+    parser = argparse.ArgumentParser(description="Defaults for small folders of photographs.")
+    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-photographs.jsonl")
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = lines(options.out) if options.out.exists() else []
+    data = folder(options.cifar10)
+    for seed in range(options.seeds):
+        for name, changes in VARIANTS.items():
+            if any(row["variant"] == name and row["seed"] == seed for row in done):
+                continue
+            config = replace(PRESETS["laptop"], base_width=16, seed=seed, **changes)
+            done.append({"variant": name, "seed": seed, **measure(config, data)})
+            print(json.dumps(done[-1]), flush=True)
+            with options.out.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+    for name in VARIANTS:
+        found = [row["accuracy"] for row in done if row["variant"] == name]
+        print(f"{name}: {statistics.mean(found):.1%} ({min(found):.1%} to {max(found):.1%})")
+    record("photographs", COMMAND, {"trainings": done, "machine": machine(torch.device("cpu"))})
+
+
+if __name__ == "__main__":
+    main()
