@@ -1,8 +1,8 @@
 """The loop: train, then again and again remove the least important filters, fine-tune, and check.
 
-A run is a sequence of phases: the training of the full network, and a fine-tuning per round (two,
-if the first doesn't
-recover). A phase ends with a check and, if the network passed, with the next surgery.
+A run is a sequence of phases: the training of the full network, and a fine-tuning per round, or two
+if the first doesn't recover. A phase ends with a check and, if the network passed, with the next
+surgery.
 """
 
 from __future__ import annotations
@@ -93,11 +93,9 @@ def iterate(
     progress: bool = True,
     after_batch: Callable[[State], None] | None = None,
 ) -> State:
-    """Train and prune until the last round is done or a round fails the gate; return the final
-    state.
+    """Train and prune until the last round is done or one fails the gate; return the final state.
 
-    `out` exists. With `resume` the run goes on from its checkpoint there, or from the beginning if
-    it has none.
+    `out` exists. With `resume` the run goes on from its checkpoint there, if it has one.
     `after_batch` is called with the state after every batch, for those who want to watch.
     After `distributed.join` all processes call it; `out` is read and written by the first alone.
     On Ctrl-C the batch that is being trained on is finished and saved first.
@@ -126,17 +124,16 @@ def iterate(
         dynamic_ncols=True,
     ) as bar:
         run = Run(state, loader, out, (channels, size, size), precision, bar, data)
+        if state.history:  # resumed: what lies there may be older, missing, or somebody else's
+            distributed.on_first(partial(_write_files, run, full=True))
         while not run.state.finished:
             _train_phase(run, after_batch)
             run.state = checkpoint.from_first(partial(_finish_phase, run), config, device)
-    distributed.on_first(partial(_write_files, run))
     return run.state
 
 
 def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
-    """Train from where the phase stands to its end, watching the accuracy and writing checkpoints
-    on the way.
-    """
+    """Train from where the phase stands to its end, watching accuracy and writing checkpoints."""
     state, config = run.state, run.state.config
     run.bar.set_description(state.phase, refresh=False)
     clock = time.perf_counter()
@@ -188,16 +185,15 @@ def _curve_point(run: Run, loss: torch.Tensor | None = None) -> None:
 
 def _finish_phase(run: Run) -> State:
     """Check, record, prune; and write down where that leads."""
+    base = run.state.round == 0
     _close_phase(run)
     checkpoint.save(run.state, run.out)
-    _write_files(run)
+    _write_files(run, full=base)
     return run.state
 
 
 def _close_phase(run: Run) -> None:
-    """Check the network at the end of a phase; record it; then prune it, fine-tune it again, or
-    stop.
-    """
+    """Check the network at the end of a phase, record it; then prune, fine-tune again or stop."""
     state, config = run.state, run.state.config
     clock = time.perf_counter()
     reached, balanced = run.check_classes()
@@ -309,11 +305,15 @@ def choose(run: Run, groups: dict[str, Group]) -> dict[str, torch.Tensor]:
     )
 
 
-def _write_files(run: Run) -> None:
-    """Write what people read, from what the checkpoint holds."""
+def _write_files(run: Run, *, full: bool) -> None:
+    """Write what people read, from what the checkpoint holds.
+
+    `full`: the full network too, which stays the same from the end of round 0.
+    """
     state, out = run.state, run.out
     checkpoint.write_lines(out / "history.jsonl", state.history)
     checkpoint.write_lines(out / "curve.jsonl", state.curve)
-    for name, saved in (("full.pt", state.full), ("network.pt", state.passed)):
-        if saved is not None:
-            checkpoint.write_whole(out / name, partial(torch.save, saved))
+    if state.passed is not None:
+        checkpoint.write_whole(out / "network.pt", partial(torch.save, state.passed))
+    if full and state.full is not None:
+        checkpoint.write_whole(out / "full.pt", partial(torch.save, state.full))

@@ -118,6 +118,38 @@ def test_interrupted_and_resumed_is_as_if_it_never_was(finished, tmp_path, stop)
     )
 
 
+def test_the_full_network_is_written_once(tmp_path):
+    written: dict[str, set] = {"full.pt": set(), "network.pt": set()}
+
+    def watch(state: State) -> None:
+        for name in written if state.round else ():
+            about = (tmp_path / name).stat()
+            written[name].add((about.st_mtime_ns, about.st_ino))
+
+    run(TINY, tmp_path, after_batch=watch)
+    assert {name: len(times) for name, times in written.items()} == {"full.pt": 1, "network.pt": 3}
+
+
+@pytest.mark.parametrize("there", ["nothing", "another run's", "half of it"])
+def test_resuming_puts_the_full_network_back(finished, tmp_path, there):
+    def interrupt(state: State) -> None:
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path, after_batch=interrupt)
+    path = tmp_path / "full.pt"
+    whole = path.read_bytes()
+    path.unlink()
+    if there == "another run's":
+        torch.save({"state_dict": {}}, path)
+    elif there == "half of it":
+        path.write_bytes(whole[: len(whole) // 2])
+    run(TINY, tmp_path, resume=True)
+    mine, other = (load_network(d / "full.pt").state_dict() for d in (tmp_path, finished[1]))
+    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+
+
 def test_a_round_that_does_not_recover_is_tried_again_and_rolled_back(tmp_path):
     # Four fifths of the filters gone and a rate that can't mend it: the first round has to fail.
     hopeless = replace(TINY, fraction=0.8, finetune_rate=1e-9, tolerance=0.01, finetune_batches=2)
