@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from tiny import TINY, tiny_data
 
-from course_lib import measure, report
+from course_lib import checkpoint, measure, report
 from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
 from course_lib.errors import CourseError
@@ -118,6 +118,27 @@ def test_interrupted_and_resumed_is_as_if_it_never_was(finished, tmp_path, stop)
     )
 
 
+def test_right_after_surgery_one_check_gives_both_figures(tmp_path, monkeypatch):
+    folds, fold = [], measure.fold
+    monkeypatch.setattr(measure, "fold", lambda network: folds.append(1) or fold(network))
+    val = make_loader(TINY, tiny_data(), CPU).batches
+    seen = []
+
+    def watch(state: State) -> None:
+        if state.round and state.batch == 1:  # the checkpoint holds the network before this batch
+            saved = checkpoint.load(tmp_path, TINY, CPU)
+            whole, first = (accuracy(saved.network, val("val", limit)) for limit in (None, 32))
+            point = saved.curve[-1]
+            assert point == {"batches": state.batches - 1, "phase": state.phase, "accuracy": first}
+            assert saved.val_accuracy_pruned == whole
+            seen.append((whole, first))
+
+    run(TINY, tmp_path, after_batch=watch)
+    assert len(seen) == 3 and any(whole != first for whole, first in seen)
+    watched, ends, surgeries = 24 // 4 + 3 * 2, 4, 3
+    assert len(folds) == watched + ends + surgeries
+
+
 def test_the_full_network_is_written_once(tmp_path):
     written: dict[str, set] = {"full.pt": set(), "network.pt": set()}
 
@@ -207,9 +228,17 @@ def test_a_loss_that_is_no_number_is_named(tmp_path):
         run(replace(TINY, rate=1e30), tmp_path)
 
 
-def test_the_report(finished):
+def test_the_report(finished, monkeypatch):
     state, out = finished
+    loaders = []
+
+    def counted(*arguments):
+        loaders.append(make_loader(*arguments))
+        return loaders[-1]
+
+    monkeypatch.setattr(report, "make_loader", counted)
     summary = report.finish(state, tiny_data(), out, CPU)
+    assert len(loaders) == 1, "one serves both networks"
     assert summary == json.loads((out / "summary.json").read_text())
     for which in ("full", "final"):
         figures = summary[which]
