@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def iterate(
     `out` exists. With `resume` the run goes on from its checkpoint there, if it has one.
     `after_batch` is called with the state after every batch, for those who want to watch.
     After `distributed.join` all processes call it; `out` is read and written by the first alone.
-    On Ctrl-C the batch that is being trained on is finished and saved first.
+    On Ctrl-C the batch that is being trained on is finished, and what was trained is saved first.
     Raises CourseError when the loss is no longer a number, no filter would ever go, or the images
     aren't those the run began with.
     """
@@ -183,10 +183,17 @@ def _curve_point(run: Run, labels: Tensor, answers: Tensor) -> None:
 
 def _finish_phase(run: Run) -> State:
     """Check, record, prune; and write down where that leads."""
-    base = run.state.round == 0
-    _close_phase(run)
-    checkpoint.save(run.state, run.out)
-    checkpoint.write_files(run.state, run.out, full=base)
+    trained = replace(run.state, history=[*run.state.history], curve=[*run.state.curve])
+    try:
+        _close_phase(run)
+    except KeyboardInterrupt:
+        # At once, since some scores take minutes. Surgery makes new networks, so the trained one is
+        # still what it was: resumed, the run begins with the check.
+        checkpoint.save(trained, run.out)
+        raise
+    with interrupt.held():
+        checkpoint.save(run.state, run.out)
+        checkpoint.write_files(run.state, run.out, full=trained.round == 0)
     return run.state
 
 
