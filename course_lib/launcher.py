@@ -14,8 +14,10 @@ from types import FrameType
 
 from course_lib.errors import CourseError
 
-# How long the others wait for the first process to say what is wrong; it may still be starting.
+# How many seconds the others wait for the first process to say what is wrong; it may be starting.
 PATIENCE = 60.0
+# How long the first waits for them to listen to the launcher, in seconds as well.
+HEAD_START = 1.0
 
 
 class Ended(SystemExit):
@@ -57,7 +59,12 @@ def said_once() -> Iterator[None]:
     if one of them were the first to end, the sentence might never be said. All end with status 2.
     """
     if first_here():
-        yield
+        try:
+            yield
+        except (CourseError, SystemExit) as error:
+            if processes() > 1 and _failed(error):
+                time.sleep(HEAD_START)
+            raise
         return
     signal.signal(signal.SIGTERM, _end)  # until distributed.join, also between two such blocks
     try:
@@ -66,9 +73,13 @@ def said_once() -> Iterator[None]:
     except Ended:
         raise
     except (CourseError, SystemExit) as error:
-        if isinstance(error, CourseError) or error.code:  # not after --help
+        if _failed(error):
             time.sleep(PATIENCE)
         raise
+
+
+def _failed(error: CourseError | SystemExit) -> bool:
+    return isinstance(error, CourseError) or bool(error.code)  # none after --help
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -68,6 +68,20 @@ def test_the_second_speaks_when_the_first_says_nothing(second, monkeypatch, tmp_
     assert status == 2 and "--fraction can't be 2.0" in error
 
 
+def test_the_first_speaks_and_gives_the_others_time_to_listen(monkeypatch, tmp_path, capsys):
+    place(monkeypatch, rank=0, here=2, processes=2)
+    slept: list[float] = []
+    monkeypatch.setattr("course_lib.launcher.time.sleep", slept.append)
+    out = ("run", "--out", tmp_path / "out")
+    assert "invalid choice: 19" in course(capsys, *out, "--depth", "19")[2]
+    assert "--fraction can't be 2.0" in course(capsys, *out, "--fraction", "2")[2]
+    assert course(capsys, "run", "--help")[0] == 0
+    assert slept == [launcher.HEAD_START] * 2
+    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    assert course(capsys, *out, "--fraction", "2")[0] == 2 and len(slept) == 2, "alone, at once"
+
+
 @needs_signals
 def test_help_waits_for_nobody(second, capsys):
     assert course(capsys, "run", "--help")[0] == 0
