@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from course_lib import doctor, machine
+from course_lib import doctor, launcher, machine
 from course_lib.config import DEVICES, PRESETS, Config, make_config
 from course_lib.errors import CourseError
 from course_lib.interrupt import raise_on_sigterm
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _never_fail_on_a_name(stream)
     if not sys.stderr.isatty():  # a log file has no use for ten lines of progress a second
         os.environ.setdefault("TQDM_MININTERVAL", "10")
-    options = vars(make_parser().parse_args(arguments))
+    with launcher.said_once():
+        options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
     try:
         return {"run": _run, "doctor": _doctor}[command](**options)
@@ -43,14 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"course_lib: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"\nStopped. {_how_to_go_on(**options)}", file=sys.stderr)
-        return 128 + (stopped.args[0] if stopped.args else 2)
+        number = stopped.args[0] if stopped.args else signal.SIGINT
+        # Ctrl-C comes to all processes of a launcher; it ends them with SIGTERM when one is lost.
+        if launcher.first_here() or number != signal.SIGINT:
+            print(f"\nStopped. {_how_to_go_on(**options)}", file=sys.stderr)
+        return 128 + number
 
 
 def _run(**options: Any) -> int:
     known = {option.name for option in fields(Config)}
     wanted = {name: value for name, value in options.items() if name in known}
-    make_config(options.get("preset") or "laptop", **wanted)  # refuses a wrong value at once
+    with launcher.said_once():
+        make_config(options.get("preset") or "laptop", **wanted)  # refuses a wrong value at once
+        _import_packages()
+    from course_lib.run import run
+
+    return run(**options)
+
+
+def _import_packages() -> None:
     try:
         for name in doctor.PACKAGES.values():
             importlib.import_module(name)
@@ -59,9 +72,6 @@ def _run(**options: Any) -> int:
             f"{name} can't be imported ({type(error).__name__}: {error}): "
             "python -m course_lib doctor says what is wrong and how to mend it."
         ) from error
-    from course_lib.run import run
-
-    return run(**options)
 
 
 def _doctor() -> int:
@@ -74,14 +84,20 @@ def _how_to_go_on(out: Path | None = None, **options: Any) -> str:
     """What to type after Ctrl-C."""
     if out is None or not (out / "config.json").exists():
         return "Nothing was begun."
-    command = [machine.python_command(), "-m", "course_lib", "run", "--out", str(out), "--resume"]
+    begun = (out / "checkpoint.pt").exists()
+    reached = "What was reached is saved" if begun else "Only the options are saved yet"
+    if begun and launcher.processes() > 1:  # their batch isn't finished first
+        reached = "The last checkpoint is kept"
+    launched = launcher.arguments()
+    if launched is None:
+        return f"{reached}; go on with the same commands and --resume."
+    command = [machine.python_command(), *launched]
+    command += ["-m", "course_lib", "run", "--out", str(out), "--resume"]
     for name in ("device", "cache"):
         if options.get(name):
             command += [f"--{name}", str(options[name])]
     if options.get("quiet"):
         command.append("--quiet")
-    begun = (out / "checkpoint.pt").exists()
-    reached = "What was reached is saved" if begun else "Only the options are saved yet"
     return f"{reached}; go on with:\n{machine.quoted(command)}"
 
 

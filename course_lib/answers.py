@@ -18,6 +18,11 @@ def confusion(labels: Tensor, answers: Tensor, classes: int) -> Tensor:
     return torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
 
 
+def share_right(labels: Tensor, answers: Tensor) -> float:
+    """Accuracy: the share of images that were given their class. Both int64 [N]."""
+    return (labels == answers).double().mean().item()
+
+
 def accuracy_by_class(matrix: Tensor) -> list[float | None]:
     """The share of each class's images that were answered rightly; None for a class without any."""
     right, images = matrix.diagonal().tolist(), matrix.sum(1).tolist()

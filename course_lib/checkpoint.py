@@ -116,6 +116,19 @@ def save(state: State, out: Path) -> None:
     write_whole(out / "checkpoint.pt", partial(write, state))
 
 
+def write_files(state: State, out: Path, *, full: bool) -> None:
+    """Write what people read, from what the checkpoint holds.
+
+    `full`: the full network too, which stays the same from the end of round 0.
+    """
+    write_lines(out / "history.jsonl", state.history)
+    write_lines(out / "curve.jsonl", state.curve)
+    if state.passed is not None:
+        write_whole(out / "network.pt", partial(torch.save, state.passed))
+    if full and state.full is not None:
+        write_whole(out / "full.pt", partial(torch.save, state.full))
+
+
 def write(state: State, file: IO[bytes]) -> None:
     """Write the state as a checkpoint has it: plain tensors, numbers and strings only."""
     saved = {

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from course_lib import interrupt, launcher
 from course_lib.errors import CourseError
 from course_lib.pruning import PruningError
 
@@ -32,10 +33,9 @@ def join(device: torch.device) -> torch.device:
 
     Raises CourseError where there are fewer devices than processes.
     """
-    launched = dist.is_available() and dist.is_torchelastic_launched()
-    if not launched or int(os.environ["WORLD_SIZE"]) == 1:
+    if not dist.is_available() or launcher.processes() == 1:
         return device
-    here, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    here, there = launcher.here(), torch.cuda.device_count()
     if device.type == "mps" or (device.type == "cuda" and here > there):
         count = there if device.type == "cuda" else 1
         raise CourseError(
@@ -46,7 +46,7 @@ def join(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     # So the launcher ends the others when one has died; each then says how to go on, as at Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt.end)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return device
 
@@ -116,6 +116,8 @@ def check_shares(batch: int) -> None:
         )
 
 
-def lost_another(error: RuntimeError) -> bool:
+def lost_another(error: BaseException) -> bool:
     """Whether an error says that another process is gone or silent."""
-    return world() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+    if world() == 1 or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -56,12 +56,13 @@ def held() -> Iterator[Stop]:
 
 def raise_on_sigterm() -> None:
     """Make SIGTERM end the process as Ctrl-C does, so that what lies half done is tidied up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
     if _ours():
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, end)
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """A handler that ends the process as Ctrl-C does; the error knows the number of the signal."""
+    raise KeyboardInterrupt(number)
 
 
 def _ours() -> bool:

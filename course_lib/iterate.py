@@ -1,24 +1,25 @@
 """The loop: train, then again and again remove the least important filters, fine-tune, and check.
 
-A run is a sequence of phases: the training of the full network, and a fine-tuning per round (two,
-if the first doesn't
-recover). A phase ends with a check and, if the network passed, with the next surgery.
+A run is a sequence of phases: the training of the full network, and a fine-tuning per round, or two
+if the first doesn't recover. A phase ends with a check and, if the network passed, with the next
+surgery.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from course_lib import checkpoint, distributed, interrupt, measure
-from course_lib.answers import balanced_accuracy, confusion
+from course_lib.answers import balanced_accuracy, confusion, share_right
 from course_lib.checkpoint import State
 from course_lib.checks import require_removal, require_same_data
 from course_lib.config import Config
@@ -30,7 +31,6 @@ from course_lib.resnet import ResNet, config_of, saved_form
 from course_lib.training import (
     Augmentation,
     Loader,
-    accuracy,
     generator,
     pick_precision,
     place,
@@ -52,21 +52,15 @@ class Run:
     data: Data
 
     @property
-    def example(self) -> torch.Tensor:
+    def example(self) -> Tensor:
         return torch.zeros(1, *self.image_shape)
 
-    def check(self, limit: int | None = None) -> float:
-        """Accuracy on the validation set, or on its first `limit` images."""
+    def check(self, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """True classes of the validation set, or of its first `limit` images, and the answers."""
         # Folded, since that is what will be deployed and is checked in less time.
         folded = measure.fold(self.state.network)
-        return accuracy(folded, self.loader.batches("val", limit), self.precision)
-
-    def check_classes(self) -> tuple[float, float]:
-        """Accuracy and balanced accuracy on the whole validation set."""
-        folded = measure.fold(self.state.network)
-        logits, labels = predict(folded, self.loader.batches("val"), self.precision)
-        matrix = confusion(labels, logits.argmax(1), len(self.data.classes))
-        return matrix.trace().item() / len(labels), balanced_accuracy(matrix)
+        logits, labels = predict(folded, self.loader.batches("val", limit), self.precision)
+        return labels, logits.argmax(1)
 
 
 def make_loader(config: Config, data: Data, device: torch.device) -> Loader:
@@ -93,14 +87,12 @@ def iterate(
     progress: bool = True,
     after_batch: Callable[[State], None] | None = None,
 ) -> State:
-    """Train and prune until the last round is done or a round fails the gate; return the final
-    state.
+    """Train and prune until the last round is done or one fails the gate; return the final state.
 
-    `out` exists. With `resume` the run goes on from its checkpoint there, or from the beginning if
-    it has none.
+    `out` exists. With `resume` the run goes on from its checkpoint there, if it has one.
     `after_batch` is called with the state after every batch, for those who want to watch.
     After `distributed.join` all processes call it; `out` is read and written by the first alone.
-    On Ctrl-C the batch that is being trained on is finished and saved first.
+    On Ctrl-C the batch that is being trained on is finished, and what was trained is saved first.
     Raises CourseError when the loss is no longer a number, no filter would ever go, or the images
     aren't those the run began with.
     """
@@ -126,17 +118,16 @@ def iterate(
         dynamic_ncols=True,
     ) as bar:
         run = Run(state, loader, out, (channels, size, size), precision, bar, data)
+        if state.history:  # resumed: what lies there may be older, missing, or somebody else's
+            distributed.on_first(partial(checkpoint.write_files, state, out, full=True))
         while not run.state.finished:
             _train_phase(run, after_batch)
             run.state = checkpoint.from_first(partial(_finish_phase, run), config, device)
-    distributed.on_first(partial(_write_files, run))
     return run.state
 
 
 def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
-    """Train from where the phase stands to its end, watching the accuracy and writing checkpoints
-    on the way.
-    """
+    """Train from where the phase stands to its end, watching accuracy and writing checkpoints."""
     state, config = run.state, run.state.config
     run.bar.set_description(state.phase, refresh=False)
     clock = time.perf_counter()
@@ -155,7 +146,7 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
             state.batches += 1
             run.bar.update()
             if state.batch % config.curve_every == 0 or state.batch == state.phase_batches:
-                distributed.on_first(partial(_curve_point, run, loss))
+                distributed.on_first(partial(_watch, run, loss))
             now = time.perf_counter()
             state.seconds, clock = state.seconds + now - clock, now
             due = state.batch % config.checkpoint_every == 0 and state.batch < state.phase_batches
@@ -168,7 +159,7 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
                 stop.raise_if_asked()
 
 
-def _require_finite(loss: torch.Tensor, state: State) -> None:
+def _require_finite(loss: Tensor, state: State) -> None:
     if not torch.isfinite(loss):
         rate = "--rate" if state.round == 0 else "--finetune-rate"
         raise CourseError(
@@ -177,30 +168,41 @@ def _require_finite(loss: torch.Tensor, state: State) -> None:
         )
 
 
-def _curve_point(run: Run, loss: torch.Tensor | None = None) -> None:
+def _watch(run: Run, loss: Tensor) -> None:
+    """A point of the curve, on the way through a phase."""
+    _require_finite(loss, run.state)
+    _curve_point(run, *run.check(run.state.config.curve_images))
+
+
+def _curve_point(run: Run, labels: Tensor, answers: Tensor) -> None:
     state = run.state
-    if loss is not None:
-        _require_finite(loss, state)
-    point = run.check(state.config.curve_images)
+    point = share_right(labels, answers)
     state.curve.append({"batches": state.batches, "phase": state.phase, "accuracy": point})
     run.bar.set_postfix(accuracy=f"{point:.3f}", refresh=False)
 
 
 def _finish_phase(run: Run) -> State:
     """Check, record, prune; and write down where that leads."""
-    _close_phase(run)
-    checkpoint.save(run.state, run.out)
-    _write_files(run)
+    trained = replace(run.state, history=[*run.state.history], curve=[*run.state.curve])
+    try:
+        _close_phase(run)
+    except KeyboardInterrupt:
+        # At once, since some scores take minutes. Surgery makes new networks, so the trained one is
+        # still what it was: resumed, the run begins with the check.
+        checkpoint.save(trained, run.out)
+        raise
+    with interrupt.held():
+        checkpoint.save(run.state, run.out)
+        checkpoint.write_files(run.state, run.out, full=trained.round == 0)
     return run.state
 
 
 def _close_phase(run: Run) -> None:
-    """Check the network at the end of a phase; record it; then prune it, fine-tune it again, or
-    stop.
-    """
+    """Check the network at the end of a phase, record it; then prune, fine-tune again or stop."""
     state, config = run.state, run.state.config
     clock = time.perf_counter()
-    reached, balanced = run.check_classes()
+    labels, answers = run.check()
+    reached = share_right(labels, answers)
     passed = state.round == 0 or not config.gate or reached >= gate_level(state)
     if not passed and state.attempt < config.retries:
         state.attempt += 1
@@ -210,7 +212,8 @@ def _close_phase(run: Run) -> None:
     else:
         state.seconds += time.perf_counter() - clock
         clock = time.perf_counter()
-        _record(run, reached, balanced, passed)
+        matrix = confusion(labels, answers, len(run.data.classes))
+        _record(run, reached, balanced_accuracy(matrix), passed)
         if not passed or state.round == config.rounds:
             state.finished = True
         else:
@@ -287,11 +290,13 @@ def _next_round(run: Run) -> None:
     state.optimizer = carry_optimizer(state.optimizer, state.network, narrow, groups, keep)
     state.network = place(narrow, run.loader.device)  # type: ignore[assignment]
     checkpoint.start_cycle(state)
-    state.val_accuracy_pruned = run.check()
-    _curve_point(run)
+    labels, answers = run.check()
+    state.val_accuracy_pruned = share_right(labels, answers)
+    first = slice(state.config.curve_images)  # the curve's images are the first of them
+    _curve_point(run, labels[first], answers[first])
 
 
-def choose(run: Run, groups: dict[str, Group]) -> dict[str, torch.Tensor]:
+def choose(run: Run, groups: dict[str, Group]) -> dict[str, Tensor]:
     """Score every filter and select those that stay."""
     state, config = run.state, run.state.config
     draws = generator(config.seed, state.phase, "criterion")
@@ -307,13 +312,3 @@ def choose(run: Run, groups: dict[str, Group]) -> dict[str, torch.Tensor]:
         cap=config.cap,
         multiple=config.multiple,
     )
-
-
-def _write_files(run: Run) -> None:
-    """Write what people read, from what the checkpoint holds."""
-    state, out = run.state, run.out
-    checkpoint.write_lines(out / "history.jsonl", state.history)
-    checkpoint.write_lines(out / "curve.jsonl", state.curve)
-    for name, saved in (("full.pt", state.full), ("network.pt", state.passed)):
-        if saved is not None:
-            checkpoint.write_whole(out / name, partial(torch.save, saved))

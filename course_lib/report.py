@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course_lib import checkpoint, measure, plots
-from course_lib.answers import accuracy_by_class, balanced_accuracy, confusion
+from course_lib.answers import accuracy_by_class, balanced_accuracy, confusion, share_right
 from course_lib.checkpoint import State
+from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.iterate import make_loader
 from course_lib.page import report_page
 from course_lib.resnet import ResNet, ResNetConfig, load_network
-from course_lib.training import pick_precision, place, predict
+from course_lib.training import Loader, pick_precision, place, predict
 
 TIMED_BATCH = 64  # images per timed batch, for every run, so that runs can be compared
 
@@ -46,7 +47,8 @@ def finish(
     readings = time_rounds(state, data, device)
     for line in state.history:
         line["images_per_second"] = round(median(readings[str(line["round"])]), 1)
-    answers = [answer(out / name, state, data, device) for name in ("full.pt", "network.pt")]
+    loader = make_loader(state.config, data, device)
+    answers = [answer(out / n, loader, state.config) for n in ("full.pt", "network.pt")]
     summary = _summarise(state, data, answers, readings)
     summary["machine"] = machine(device)
     checkpoint.save(state, out)
@@ -123,11 +125,11 @@ def time_rounds(state: State, data: Data, device: torch.device) -> dict[str, lis
     return measure.images_per_second(networks, images.contiguous(memory_format=torch.channels_last))
 
 
-def answer(path: Path, state: State, data: Data, device: torch.device) -> Tensor:
+def answer(path: Path, loader: Loader, config: Config) -> Tensor:
     """The class that the network in a file answers to each test image: int64 [N]."""
-    network = place(load_network(path), device)
-    batches = make_loader(state.config, data, device).batches("test")
-    return predict(network, batches, pick_precision(state.config.precision, device))[0].argmax(1)
+    network = place(load_network(path), loader.device)
+    precision = pick_precision(config.precision, loader.device)
+    return predict(network, loader.batches("test"), precision)[0].argmax(1)
 
 
 def _results(line: dict[str, Any], answers: Tensor, data: Data) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _results(line: dict[str, Any], answers: Tensor, data: Data) -> dict[str, Any
     names = ("round", "filters", "parameters", "bytes", "macs", "images_per_second", "val_accuracy")
     return {
         **{name: line[name] for name in names},
-        "test_accuracy": matrix.trace().item() / len(labels),
+        "test_accuracy": share_right(labels, answers),
         "test_balanced_accuracy": balanced_accuracy(matrix),
         "test_accuracy_by_class": dict(zip(data.classes, accuracy_by_class(matrix), strict=True)),
         "test_confusion": matrix.tolist(),  # rows: true class, columns: answer

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from course_lib import checkpoint, distributed, report
+from course_lib import checkpoint, distributed, launcher, report
 from course_lib import data as data_sets
 from course_lib.config import Config, make_config
 from course_lib.data import Data
@@ -44,7 +44,8 @@ def run(
 
     Raises CourseError for all that a user can mend.
     """
-    place = distributed.join(pick_device(device))
+    with launcher.said_once():
+        place = distributed.join(pick_device(device))
     first = distributed.rank() == 0
     quiet = quiet or not first
     config = distributed.on_first(partial(_config, out, preset, resume, cache, options))
@@ -60,9 +61,11 @@ def run(
                 print(note)
             state = iterate(config, data, out, place, resume=resume, progress=not quiet)
             distributed.leave()
-        except (Exception, SystemExit):
-            # Nothing was reached, so the corrected command must not be refused.
-            if first and not resume and not (out / "checkpoint.pt").exists():
+        except (Exception, SystemExit) as error:
+            # Nothing was reached, so the corrected command must not be refused. It is the same one,
+            # with --resume, where another process was lost.
+            mine = first and not resume and not distributed.lost_another(error)
+            if mine and not (out / "checkpoint.pt").exists():
                 with contextlib.suppress(OSError):
                     (out / "config.json").unlink()
             raise
@@ -205,13 +208,16 @@ def sentences(config: Config, out: Path) -> Iterator[None]:
         raise CourseError(str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and distributed.lost_another(error):
+            resume = " and --resume" if (out / "config.json").exists() else ""
             raise CourseError(
                 "Another process of this run has ended, so this one ends too: mend what it says, "
-                "if it says anything, and go on with the same command and --resume."
+                f"if it says anything, and go on with the same command{resume}."
             ) from error
         if not is_out_of_memory(error):
             raise
-        begun = " in another --out" if (out / "checkpoint.pt").exists() else ""
+        # One of several processes leaves the folder to the first, which keeps what was begun.
+        kept = (out / "checkpoint.pt").exists() or distributed.rank() > 0
+        begun = " in another --out" if kept else ""
         raise CourseError(
             f"Memory ran out with --batch-size {config.batch_size}: close other programs, "
             f"or start again{begun} with {less_memory(config)}."

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from course_lib.answers import (
     RIGHT_WRONG,
@@ -18,6 +18,7 @@ from course_lib.answers import (
     balanced_accuracy,
     changed,
     confusion,
+    share_right,
 )
 
 CLASSES = 4
@@ -39,6 +40,7 @@ def test_confusion_and_balanced_accuracy_are_scikit_learns(rows):
         warnings.simplefilter("ignore")
         score = balanced_accuracy_score(labels, answers)
     assert balanced_accuracy(matrix) == pytest.approx(score, abs=1e-12)
+    assert share_right(labels, answers) == pytest.approx(accuracy_score(labels, answers), abs=1e-12)
 
 
 @given(ANSWERED)

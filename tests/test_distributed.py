@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from course_lib import distributed
 from course_lib.config import Config
 from course_lib.errors import CourseError
 from course_lib.iterate import iterate
+from course_lib.run import resumed_config
 from course_lib.training import Augmentation, Loader
 
 CPU = torch.device("cpu")
@@ -39,18 +42,24 @@ needs_launcher = pytest.mark.skipif(
 )
 
 
-def launch(out: Path, seen: Path, *more: str, dies_at: int = 0) -> subprocess.CompletedProcess[str]:
-    """The command line in two processes."""
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
+def command(out: Path, seen: Path, *more: str, dies_at: int = 0) -> list[str]:
+    """The command line in two processes, on tiny data."""
     seen.mkdir(exist_ok=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    arguments = [WORKER, seen, dies_at, *OPTIONS, "--out", out, *more]
-    return subprocess.run(
-        [*launcher, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return [*LAUNCHER, *map(str, (WORKER, seen, dies_at, *OPTIONS, "--out", out, *more))]
+
+
+def launch(out: Path, seen: Path, *more: str, dies_at: int = 0) -> subprocess.CompletedProcess[str]:
+    """What becomes of it."""
+    started = command(out, seen, *more, dies_at=dies_at)
+    return subprocess.run(started, env=single_threaded(), timeout=120, **PIPES)
+
+
+def single_threaded() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def config_of_run(out: Path) -> Config:
@@ -219,3 +228,51 @@ def test_an_error_is_said_once_and_ends_both(together, tmp_path):
     assert "course_lib/__main__.py" not in refused.stderr, "no traceback of ours"
     assert refused.stderr.count("exitcode  : 2") == 2
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@needs_launcher
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(("--depth", "19"), "invalid choice: 19"), (("--device", "mps"), "has no mps device")],
+)
+def test_what_all_processes_refuse_is_said_once(tmp_path, option, words):
+    if "mps" in option and torch.backends.mps.is_available():
+        pytest.skip("this machine has that device")
+    arguments = ["-m", "course_lib", "run", "--out", str(tmp_path / "out"), *option]
+    refused = subprocess.run([*LAUNCHER, *arguments], env=single_threaded(), timeout=120, **PIPES)
+    assert refused.returncode != 0 and refused.stderr.count(words) == 1, refused.stderr
+    assert "course_lib/__main__.py" not in refused.stderr, "no traceback of ours"
+    assert refused.stderr.count("exitcode  : 2") == 2, refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@needs_launcher
+def test_lost_before_the_first_checkpoint_it_can_be_resumed_as_it_says(tmp_path):
+    out = tmp_path / "out"
+    died = launch(out, tmp_path / "seen", dies_at=3)
+    assert died.returncode != 0 and "--resume" in died.stderr
+    assert not (out / "checkpoint.pt").exists()
+    assert resumed_config(out, None, {}).batches == 40
+
+
+@needs_launcher
+def test_ctrl_c_says_once_how_to_go_on_together(tmp_path):
+    out = tmp_path / "out"
+    started = command(out, tmp_path / "seen", "--batches", "4000")
+    process = subprocess.Popen(
+        started,
+        env=single_threaded(),
+        # Where tests run in the background, Ctrl-C may be ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **PIPES,
+    )
+    begun = time.monotonic()
+    while not (out / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() - begun < 100
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert error.count("Stopped.") == 1 and "course_lib/__main__.py" not in error, error
+    together = "-m torch.distributed.run --standalone --nproc-per-node 2 -m course_lib run"
+    assert f"{together} --out {shlex.quote(str(out))} --resume --device cpu\n" in error
+    torch.load(out / "checkpoint.pt", weights_only=True)  # whole

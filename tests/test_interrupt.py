@@ -31,6 +31,14 @@ def handlers(monkeypatch):
         signal.signal(number, handler)
 
 
+def assert_same(resumed: State, undisturbed: State) -> None:
+    mine, other = resumed.network.state_dict(), undisturbed.network.state_dict()
+    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+    assert resumed.curve == undisturbed.curve
+    accuracies = [[line["val_accuracy"] for line in s.history] for s in (resumed, undisturbed)]
+    assert accuracies[0] == accuracies[1]
+
+
 def ask(number: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), number)
 
@@ -114,8 +122,42 @@ def test_the_batch_is_finished_and_saved(undisturbed, tmp_path, moment):
     saved = checkpoint.load(tmp_path, TINY, CPU)
     assert saved is not None and saved.batches == moment + 1
     resumed = iterate(TINY, tiny_data(), tmp_path, CPU, progress=False, resume=True)
-    mine, other = resumed.network.state_dict(), undisturbed.network.state_dict()
-    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
-    assert resumed.curve == undisturbed.curve
-    accuracies = [[line["val_accuracy"] for line in s.history] for s in (resumed, undisturbed)]
-    assert accuracies[0] == accuracies[1]
+    assert_same(resumed, undisturbed)
+
+
+# Of round 1, whose last checkpoint is a batch before its end.
+@pytest.mark.parametrize("step", ["confusion", "config_of", "choose", "prune", "carry_optimizer"])
+def test_in_a_check_or_surgery_no_training_is_lost(undisturbed, tmp_path, monkeypatch, step):
+    original, calls = getattr(sys.modules["course_lib.iterate"], step), []
+
+    def asking(*arguments, **options):
+        calls.append(step)
+        if len(calls) == 2:
+            ask()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(f"course_lib.iterate.{step}", asking)
+    with pytest.raises(KeyboardInterrupt):
+        iterate(TINY, tiny_data(), tmp_path, CPU, progress=False)
+    saved = checkpoint.load(tmp_path, TINY, CPU)
+    assert saved is not None
+    assert (saved.phase, saved.batch, saved.batches) == ("round 1", 6, 30)
+    assert len(saved.history) == 1, "that round's line isn't written twice"
+    assert_same(iterate(TINY, tiny_data(), tmp_path, CPU, progress=False, resume=True), undisturbed)
+
+
+def test_what_surgery_came_to_is_written_whole(undisturbed, tmp_path, monkeypatch):
+    save = checkpoint.save
+
+    def asking(state: State, out) -> None:
+        if (state.round, state.batch) == (2, 0):
+            ask()
+        save(state, out)
+
+    monkeypatch.setattr(checkpoint, "save", asking)
+    with pytest.raises(KeyboardInterrupt):
+        iterate(TINY, tiny_data(), tmp_path, CPU, progress=False)
+    saved = checkpoint.load(tmp_path, TINY, CPU)
+    assert saved is not None and (saved.phase, saved.batch) == ("round 2", 0)
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
+    assert_same(iterate(TINY, tiny_data(), tmp_path, CPU, progress=False, resume=True), undisturbed)

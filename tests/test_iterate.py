@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from tiny import TINY, tiny_data
 
-from course_lib import measure, report
+from course_lib import checkpoint, measure, report
 from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
 from course_lib.errors import CourseError
@@ -118,6 +118,59 @@ def test_interrupted_and_resumed_is_as_if_it_never_was(finished, tmp_path, stop)
     )
 
 
+def test_right_after_surgery_one_check_gives_both_figures(tmp_path, monkeypatch):
+    folds, fold = [], measure.fold
+    monkeypatch.setattr(measure, "fold", lambda network: folds.append(1) or fold(network))
+    val = make_loader(TINY, tiny_data(), CPU).batches
+    seen = []
+
+    def watch(state: State) -> None:
+        if state.round and state.batch == 1:  # the checkpoint holds the network before this batch
+            saved = checkpoint.load(tmp_path, TINY, CPU)
+            whole, first = (accuracy(saved.network, val("val", limit)) for limit in (None, 32))
+            point = saved.curve[-1]
+            assert point == {"batches": state.batches - 1, "phase": state.phase, "accuracy": first}
+            assert saved.val_accuracy_pruned == whole
+            seen.append((whole, first))
+
+    run(TINY, tmp_path, after_batch=watch)
+    assert len(seen) == 3 and any(whole != first for whole, first in seen)
+    watched, ends, surgeries = 24 // 4 + 3 * 2, 4, 3
+    assert len(folds) == watched + ends + surgeries
+
+
+def test_the_full_network_is_written_once(tmp_path):
+    written: dict[str, set] = {"full.pt": set(), "network.pt": set()}
+
+    def watch(state: State) -> None:
+        for name in written if state.round else ():
+            about = (tmp_path / name).stat()
+            written[name].add((about.st_mtime_ns, about.st_ino))
+
+    run(TINY, tmp_path, after_batch=watch)
+    assert {name: len(times) for name, times in written.items()} == {"full.pt": 1, "network.pt": 3}
+
+
+@pytest.mark.parametrize("there", ["nothing", "another run's", "half of it"])
+def test_resuming_puts_the_full_network_back(finished, tmp_path, there):
+    def interrupt(state: State) -> None:
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path, after_batch=interrupt)
+    path = tmp_path / "full.pt"
+    whole = path.read_bytes()
+    path.unlink()
+    if there == "another run's":
+        torch.save({"state_dict": {}}, path)
+    elif there == "half of it":
+        path.write_bytes(whole[: len(whole) // 2])
+    run(TINY, tmp_path, resume=True)
+    mine, other = (load_network(d / "full.pt").state_dict() for d in (tmp_path, finished[1]))
+    assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+
+
 def test_a_round_that_does_not_recover_is_tried_again_and_rolled_back(tmp_path):
     # Four fifths of the filters gone and a rate that can't mend it: the first round has to fail.
     hopeless = replace(TINY, fraction=0.8, finetune_rate=1e-9, tolerance=0.01, finetune_batches=2)
@@ -175,9 +228,17 @@ def test_a_loss_that_is_no_number_is_named(tmp_path):
         run(replace(TINY, rate=1e30), tmp_path)
 
 
-def test_the_report(finished):
+def test_the_report(finished, monkeypatch):
     state, out = finished
+    loaders = []
+
+    def counted(*arguments):
+        loaders.append(make_loader(*arguments))
+        return loaders[-1]
+
+    monkeypatch.setattr(report, "make_loader", counted)
     summary = report.finish(state, tiny_data(), out, CPU)
+    assert len(loaders) == 1, "one serves both networks"
     assert summary == json.loads((out / "summary.json").read_text())
     for which in ("full", "final"):
         figures = summary[which]

@@ -24,7 +24,7 @@ from course_lib import measure, pictures, report
 from course_lib.__main__ import make_parser
 from course_lib.answers import changed
 from course_lib.config import PRESETS, Config, command_line, make_config
-from course_lib.iterate import iterate
+from course_lib.iterate import iterate, make_loader
 from course_lib.markup import VOID, element, escape
 from course_lib.page import MOST_EXAMPLES, finding, report_page
 from course_lib.plots import alt_text
@@ -82,7 +82,8 @@ def run(tmp_path_factory) -> dict[str, Any]:
         patch.setattr(measure, "images_per_second", lambda n, i: quick(n, i, passes=1, seconds=0))
         state = iterate(config, DATA, out, CPU, progress=False)
         summary = report.finish(state, DATA, out, CPU)
-    before, after = (report.answer(out / n, state, DATA, CPU) for n in ("full.pt", "network.pt"))
+    loader = make_loader(config, DATA, CPU)
+    before, after = (report.answer(out / n, loader, config) for n in ("full.pt", "network.pt"))
     return {"out": out, "state": state, "summary": summary, "before": before, "after": after}
 
 
