@@ -10,8 +10,9 @@ else
 BIN := $(VENV)/bin
 endif
 
-PRESET := laptop
 DATA := generated
+# As the command itself would choose; named so that the folder below has its name.
+PRESET := $(if $(filter generated,$(DATA)),laptop,photos)
 OUT = runs/$(PRESET)
 ARGS :=
 # Property and training tests run fastest as one single-threaded worker per core; more than four

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from course_lib import doctor, launcher, machine
-from course_lib.config import DEVICES, PRESETS, Config, make_config
+from course_lib.config import DEVICES, PRESETS, Config, default_preset, make_config
 from course_lib.errors import CourseError
 from course_lib.interrupt import raise_on_sigterm
 
@@ -56,7 +56,9 @@ def _run(**options: Any) -> int:
     known = {option.name for option in fields(Config)}
     wanted = {name: value for name, value in options.items() if name in known}
     with launcher.said_once():
-        make_config(options.get("preset") or "laptop", **wanted)  # refuses a wrong value at once
+        make_config(
+            options.get("preset") or default_preset(options.get("data")), **wanted
+        )  # refuses a wrong value at once
         _import_packages()
     from course_lib.run import run
 
@@ -126,7 +128,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--out", type=_folder, required=True, metavar="DIR", help="for the results"
     )
     command.add_argument(
-        "--preset", choices=tuple(PRESETS), help="where options start from (default: laptop)"
+        "--preset",
+        choices=tuple(PRESETS),
+        help="where options start from (default: laptop; photos for your own images)",
     )
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument("--device", choices=DEVICES, help="default: auto, the fastest there is")

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from course_lib import checkpoint, distributed, launcher, report
 from course_lib import data as data_sets
-from course_lib.config import Config, make_config
+from course_lib.config import Config, default_preset, make_config
 from course_lib.data import Data
 from course_lib.errors import CourseError
 from course_lib.iterate import iterate
@@ -83,7 +83,7 @@ def _config(
     """The config of the run that is begun or resumed, when its folder has been looked at."""
     if resume:
         return resumed_config(out, preset, options)
-    config = make_config(preset or "laptop", **options)
+    config = make_config(preset or default_preset(options.get("data")), **options)
     require_apart(config.data, out=out, cache=cache)
     require_free(out)
     return config

@@ -115,12 +115,29 @@ def test_the_corrected_command_is_not_refused(tmp_path, capsys):
 
 
 def test_presets_are_what_the_readme_says():
-    assert set(PRESETS) == {"smoke", "laptop", "paper"}
+    assert set(PRESETS) == {"smoke", "laptop", "photos", "paper"}
     paper = PRESETS["paper"]
     assert (paper.batches, paper.finetune_batches, paper.fraction) == (40_000, 8_000, 0.05)
     with pytest.raises(CourseError, match="huge"):
         make_config("huge")
     assert Config(**json.loads(json.dumps(PRESETS["smoke"].to_dict()))) == PRESETS["smoke"]
+
+
+def test_photographs_get_their_own_preset_unless_one_is_named(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("course_lib.run.make_config", lambda *a, **k: seen.append(a[0]) or 1 / 0)
+    for options, preset in (
+        ([], "laptop"),
+        (["--data", "generated"], "laptop"),
+        (["--data", "pictures"], "photos"),
+        (["--data", "pictures", "--preset", "laptop"], "laptop"),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            main(["run", *options, "--out", str(tmp_path / "run")])
+        assert seen.pop() == preset
+    photos, laptop = PRESETS["photos"].to_dict(), PRESETS["laptop"].to_dict()
+    changed = {name: photos[name] for name in photos if photos[name] != laptop[name]}
+    assert changed == {"batches": 900, "label_smoothing": 0.1}
 
 
 def test_the_smoke_preset_is_quick(tmp_path):
