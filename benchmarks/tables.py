@@ -29,9 +29,10 @@ def recorded(name: str) -> dict[str, Any]:
 def source_line(run: dict[str, Any], name: str) -> str:
     """Where a table comes from, in a sentence."""
     machine, source = run["machine"], run["source"]
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     return (
         f"From `data/recorded_runs/{name}.json`: `{source['command']}`, {source['date']}, "
-        f"torch {machine['torch']} on {machine['device']}, {machine['threads']} threads."
+        f"torch {machine['torch']} on {machine['device']}, {threads}."
     )
 
 
