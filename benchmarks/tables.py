@@ -107,6 +107,19 @@ def real_table() -> str:
     return "\n".join([*rows, "", f"Options: `{options}`. {source_line(run, 'real_images')}"])
 
 
+def photographs_table() -> str:
+    """What more training and smoothed labels do for a small set of photographs."""
+    run = recorded("photographs")
+    by_variant: dict[str, list[float]] = {}
+    for training in run["trainings"]:
+        by_variant.setdefault(training["variant"], []).append(training["accuracy"])
+    rows = ["| base training | test accuracy, mean | range over seeds |", "|---|---|---|"]
+    for name, found in by_variant.items():
+        mean = sum(found) / len(found)
+        rows.append(f"| {name} | {mean:.1%} | {min(found):.1%}–{max(found):.1%} |")
+    return "\n".join([*rows, "", source_line(run, "photographs")])
+
+
 def criteria_cost_table() -> str:
     """What scoring costs: a row a criterion."""
     run = recorded("criteria_cost")
@@ -167,6 +180,7 @@ BLOCKS = {
         "laptop": laptop_table,
         "laptop time": time_table,
         "real images": real_table,
+        "photographs": photographs_table,
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
 }
