@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 # option then come at once, without waiting for PyTorch, and come even where it is broken. A test
 # holds them to what those modules offer.
 DEPTHS = (18, 34, 50)
-CRITERIA = ("l1", "l2", "linf", "bn_scale", "random")
+CRITERIA = (
+    *("l1", "l2", "linf", "bn_scale", "random"),
+    *("cosine", "cosine_outputs", "apoz", "taylor", "fisher", "obd"),
+)
 SCOPES = ("layer", "network")
 IMAGE_SIZES = (16, 1024)
 LARGEST = 2**63 - 1  # what PyTorch can count to
@@ -81,6 +84,7 @@ class Config:
     rounds: int = _option(16, "rounds of pruning", low=0)
     fraction: float = _option(0.05, "share of the filters removed per round", above=0, below=1)
     criterion: str = _option("l1", "what makes a filter unimportant", choices=CRITERIA)
+    criterion_images: int = _option(512, "training images that a criterion looks at", low=1)
     scope: str = _option("layer", "rank within each layer or across the network", choices=SCOPES)
     floor: int = _option(2, "filters that every layer keeps at least", low=1)
     cap: float = _option(0.2, "network scope: most a layer loses a round", above=0, high=1)

@@ -295,7 +295,7 @@ def choose(run: Run, groups: dict[str, Group]) -> dict[str, torch.Tensor]:
     """Score every filter and select those that stay."""
     state, config = run.state, run.state.config
     draws = generator(config.seed, state.phase, "criterion")
-    batches = run.loader.batches("train", config.curve_images)
+    batches = run.loader.sample(config.criterion_images)
     scores = CRITERIA[config.criterion](state.network, groups, batches, generator=draws)
     return select(
         scores,

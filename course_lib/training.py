@@ -160,6 +160,14 @@ class Loader:
         for first in range(0, size, self.batch_size):
             yield self._fetch(split, torch.arange(first, min(first + self.batch_size, size)))
 
+    def sample(self, count: int) -> Iterator[Batch]:
+        """`count` training images, or all, without augmentation: drawn by the seed, so always the
+        same, and of all classes however the split is ordered.
+        """
+        chosen = _permutation(len(self.splits["train"][1]), self.seed, "sample", 0)[:count]
+        for part in chosen.split(self.batch_size):
+            yield self._fetch("train", part)
+
     def _fetch(self, split: str, chosen: Tensor) -> Batch:
         images, labels = self.splits[split]
         chosen = chosen.to(images.device)

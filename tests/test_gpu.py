@@ -23,17 +23,29 @@ def networks() -> tuple[ResNet, torch.nn.Module]:
     return network, place(there, torch.device("cuda"))
 
 
+# What the devices round differently: nothing of the weights, but what networks compute (TF32).
+TOLERANCES = {"apoz": 2e-2, "taylor": 5e-2, "fisher": 5e-2, "obd": 5e-2}
+
+
 @pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"random"}))
 def test_scores_and_plans_agree(networks, criterion):
     here, there = networks
     example = torch.zeros(1, 3, 64, 64)
     groups = find_groups(here, example)
     assert find_groups(there, example.cuda()) == groups
-    mine, theirs = (CRITERIA[criterion](network, groups) for network in networks)
+    batches = [(torch.randn(8, 3, 64, 64), torch.arange(8))]
+    mine, theirs = (
+        CRITERIA[criterion](network, groups, batches, generator=torch.Generator().manual_seed(1))
+        for network in networks
+    )
     for name in groups:
-        torch.testing.assert_close(theirs[name], mine[name], rtol=1e-5, atol=1e-6)
-    plans = [select(scores, fraction=0.3) for scores in (mine, theirs)]
-    assert all(torch.equal(plans[0][name], plans[1][name]) for name in groups)
+        rest = mine[name].isfinite()
+        assert torch.equal(theirs[name].isfinite(), rest)
+        error = (theirs[name] - mine[name])[rest].abs().max()
+        assert error <= TOLERANCES.get(criterion, 1e-5) * mine[name][rest].abs().max()
+    if criterion not in TOLERANCES:
+        plans = [select(scores, fraction=0.3) for scores in (mine, theirs)]
+        assert all(torch.equal(plans[0][name], plans[1][name]) for name in groups)
 
 
 def test_surgery_agrees_and_stays_on_the_device(networks):

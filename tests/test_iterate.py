@@ -153,6 +153,21 @@ def test_every_criterion_and_scope_goes_through(tmp_path):
             assert state.history[1]["filters"] < state.history[0]["filters"]
 
 
+def test_a_criterion_sees_the_same_training_images_every_round(tmp_path, monkeypatch):
+    from course_lib.pruning import CRITERIA
+
+    seen, l1 = [], CRITERIA["l1"]
+
+    def spy(network, groups, batches=None, *, generator=None):
+        seen.append(torch.cat([images for images, _ in batches]))
+        return l1(network, groups)
+
+    monkeypatch.setitem(CRITERIA, "l1", spy)
+    run(replace(TINY, batches=2, finetune_batches=1, rounds=2, criterion_images=20), tmp_path)
+    expected = torch.cat([images for images, _ in make_loader(TINY, tiny_data(), CPU).sample(20)])
+    assert len(seen) == 2 and all(torch.equal(images, expected) for images in seen)
+
+
 def test_momentum_crosses_surgery(tmp_path):
     seen = {}
 

@@ -110,6 +110,23 @@ def test_limit_takes_the_first_images():
     assert sum(len(labels) for _, labels in loader().batches("val", 20)) == 20
 
 
+def test_a_sample_is_drawn_once_by_the_seed():
+    """As in training: not the first images of the split, which may all be of one class."""
+    batches = loader(augmentation=Augmentation())
+    originals, labels = (torch.cat(parts) for parts in zip(*batches.batches("train"), strict=True))
+    sizes = [len(images) for images, _ in batches.sample(40)]
+    assert sizes == [16, 16, 8]
+    images, found = (torch.cat(parts) for parts in zip(*batches.sample(40), strict=True))
+    matches = (images[:, None] == originals[None]).flatten(2).all(2)
+    chosen = matches.int().argmax(1)
+    assert matches.any(1).all() and torch.equal(found, labels[chosen])
+    assert len(set(chosen.tolist())) == 40 and chosen.max() > 50
+    assert torch.equal(torch.cat([images for images, _ in batches.sample(40)]), images)
+    other = Loader(tiny_data(), CPU, batch_size=16, seed=6)
+    assert not torch.equal(torch.cat([images for images, _ in other.sample(40)]), images)
+    assert sum(len(images) for images, _ in batches.sample(1000)) == len(labels)
+
+
 def test_devices_and_precisions_that_are_not_there_are_named():
     if not torch.cuda.is_available():
         with pytest.raises(CourseError, match="no cuda device"):

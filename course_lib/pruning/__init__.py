@@ -8,7 +8,21 @@ Imports torch and nothing else, so this folder can be copied into another projec
     narrow = prune(network, groups, keep)
 """
 
-from .criteria import CRITERIA, bn_scale, l1, l2, linf, random
+from .criteria import (
+    CRITERIA,
+    apoz,
+    bn_scale,
+    cosine,
+    cosine_outputs,
+    fisher,
+    l1,
+    l2,
+    linf,
+    obd,
+    obd_exact,
+    random,
+    taylor,
+)
 from .groups import Group, PruningError, find_groups
 from .select import select
 from .surgery import carry_optimizer, masked, prune
@@ -17,14 +31,21 @@ __all__ = [
     "CRITERIA",
     "Group",
     "PruningError",
+    "apoz",
     "bn_scale",
     "carry_optimizer",
+    "cosine",
+    "cosine_outputs",
     "find_groups",
+    "fisher",
     "l1",
     "l2",
     "linf",
     "masked",
+    "obd",
+    "obd_exact",
     "prune",
     "random",
     "select",
+    "taylor",
 ]

@@ -1,8 +1,6 @@
-"""A score for every index of every group: small means remove first.
+"""Criteria that look at each filter's weights alone; and the random control.
 
-Every criterion has the same call: criterion(network, groups, batches=None, *, generator=None) →
-{group name: 1-D float tensor of the group's size, on the CPU}. `batches` is for criteria that look
-at data; those here look at weights only.
+Cheap, and the same whatever the network is used on.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .groups import Group, PruningError
+from ..groups import Group, PruningError
 
 Scores = dict[str, Tensor]
 Criterion = Callable[..., Scores]
@@ -82,12 +80,3 @@ def random(
     Mittal et al. 2018, arXiv 1801.10447.
     """
     return {name: torch.rand(group.size, generator=generator) for name, group in groups.items()}
-
-
-CRITERIA: dict[str, Criterion] = {
-    "l1": l1,
-    "l2": l2,
-    "linf": linf,
-    "bn_scale": bn_scale,
-    "random": random,
-}
