@@ -1,16 +1,19 @@
-"""What a network costs: parameters, bytes, multiply-accumulates, images per second."""
+"""What a network costs, in parameters, bytes, multiply-accumulates and time; and an index of it."""
 
 from __future__ import annotations
 
 import copy
 import io
 import logging
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
+
+from course_lib.pruning import Group
 
 # Importing the timer makes PyTorch warn about a CUDA compiler without a CUDA device, which is
 # nothing to a learner.
@@ -35,10 +38,85 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     Of convolutions and linear layers; as usual, batch norm, activations and additions don't count.
     """
+    return _counted(network, image_shape).get_total_flops() // 2
+
+
+def _counted(network: nn.Module, image_shape: tuple[int, int, int]) -> FlopCounterMode:
+    """PyTorch's counter after one image; nothing is computed, only shapes are worked out."""
     shapes_only = copy.deepcopy(network).to("meta", torch.float32).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         shapes_only(torch.empty(1, *image_shape, device="meta"))
-    return counter.get_total_flops() // 2
+    return counter
+
+
+def layer_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, float]:
+    """Multiply-accumulates of each convolution and linear layer for one image [C, H, W]."""
+    counts = _counted(network, image_shape).get_flop_counts()
+    root = type(network).__name__
+    return {
+        name: sum(counts[f"{root}.{name}"].values()) / 2
+        for name, layer in network.named_modules()
+        if _has_filters(layer) and f"{root}.{name}" in counts
+    }
+
+
+def layer_milliseconds(
+    network: nn.Module, images: Tensor, *, passes: int = 3, seconds: float = 0.02
+) -> dict[str, float]:
+    """Milliseconds that each convolution and linear layer takes for these images [N, C, H, W].
+
+    Each layer is timed by itself, on an input of the shape and memory layout it gets; its time is
+    the median of `passes` readings of at least `seconds`, taken in turn with the other layers'.
+    """
+    inputs: dict[str, Tensor] = {}
+    handles = []
+    network = fold(network)
+    layers = {name: layer for name, layer in network.named_modules() if _has_filters(layer)}
+    for name, layer in layers.items():
+        handles.append(layer.register_forward_pre_hook(_keeper(inputs, name)))
+    with torch.inference_mode():
+        network(images)
+        for handle in handles:
+            handle.remove()
+        timers = {
+            name: Timer(
+                "layer(x)",
+                globals={"layer": layers[name], "x": x},
+                num_threads=torch.get_num_threads(),
+            )
+            for name, x in inputs.items()
+        }
+        readings: dict[str, list[float]] = {name: [] for name in timers}
+        for _ in range(passes):
+            for name, timer in timers.items():
+                repeats = max(1, round(seconds / timer.timeit(2).mean))
+                readings[name].append(1000 * timer.timeit(repeats).mean)
+    return {name: statistics.median(values) for name, values in readings.items()}
+
+
+def _has_filters(layer: nn.Module) -> bool:
+    return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
+
+
+def _keeper(inputs: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+    def keep(_: nn.Module, read: tuple[Tensor]) -> None:
+        inputs[name] = read[0].clone()
+
+    return keep
+
+
+def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dict[str, float]:
+    """What one index of each group costs, from what each layer costs: the `cost` of `select`.
+
+    `layers`: from `layer_macs` or `layer_milliseconds`. An index has its share of the layers that
+    make its channel and of those that read it. Of MACs this is exactly what removing it saves; of
+    milliseconds it is a share, since time goes down in steps.
+    """
+    return {
+        name: sum(layers[layer] for layer in [*group.producers, *(r for r, _ in group.readers)])
+        / group.size
+        for name, group in groups.items()
+    }
 
 
 def fold(network: nn.Module) -> nn.Module:

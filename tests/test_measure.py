@@ -16,9 +16,12 @@ from course_lib.measure import (
     count_parameters,
     fold,
     images_per_second,
+    index_costs,
+    layer_macs,
+    layer_milliseconds,
     speed_range,
 )
-from course_lib.pruning import find_groups, l1, prune, select
+from course_lib.pruning import Group, find_groups, l1, prune, select
 from course_lib.resnet import ResNet, add_projections, config_of, resnet_config
 
 
@@ -133,3 +136,57 @@ def test_speeds_are_compared_within_each_pass() -> None:
     assert speed_range(readings, "full", "full") == (1.0, 1.0)
     with pytest.raises(ValueError):
         speed_range({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")
+
+
+COUNTED = {
+    "ours": (lambda: ours(True), (3, 48, 48)),
+    "stock": (lambda: torchvision.models.resnet18(num_classes=5), (3, 64, 64)),
+    "bottlenecks": (lambda: ResNet(resnet_config(50, 5, base_width=4, channels=1)), (1, 32, 32)),
+    "chain": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 4), nn.Tanh()),
+            nn.Linear(4, 2),
+        ),
+        (3, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(COUNTED))
+def test_an_index_costs_the_macs_that_removing_it_saves(name: str) -> None:
+    build, image = COUNTED[name]
+    network = build()
+    groups = find_groups(network, torch.zeros(1, *image))
+    whole = count_macs(network, image)
+    layers = layer_macs(network, image)
+    assert sum(layers.values()) == whole
+    costs = index_costs(groups, layers)
+    assert list(costs) == list(groups)
+    for group in list(groups.values())[:: len(groups) // 10 or 1]:  # ten suffice, of many
+        narrow = prune(network, groups, {group.name: torch.arange(1, group.size)})
+        assert costs[group.name] == whole - count_macs(narrow, image)
+
+
+def test_the_cost_of_an_index_by_hand() -> None:
+    """Layers of 12 and 20 on four indices, one of 8 that only one of two groups is read by."""
+    groups = {
+        "a": Group("a", 4, ("a", "b"), (), (("c", 1),)),
+        "c": Group("c", 2, ("c",), (), (("d", 9), ("e", 1))),
+    }
+    layers = {"a": 12.0, "b": 20.0, "c": 8.0, "d": 6.0, "e": 2.0}
+    assert index_costs(groups, layers) == {"a": (12 + 20 + 8) / 4, "c": (8 + 6 + 2) / 2}
+
+
+def test_milliseconds_are_those_of_each_layer() -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 64, 7), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)),
+    ).train()
+    images = torch.zeros(2, 3, 32, 32)
+    times = layer_milliseconds(network, images, passes=3, seconds=0.005)
+    assert list(times) == ["0", "3", "7"] and network.training
+    assert times["3"] > 3 * max(times["0"], times["7"]) > 0
+    costs = index_costs(find_groups(network, images), times)
+    assert costs["0"] == (times["0"] + times["3"]) / 8
+    scores = l1(network, find_groups(network, images))
+    assert select(scores, fraction=0.2, scope="network", cost=costs)
