@@ -29,9 +29,10 @@ def recorded(name: str) -> dict[str, Any]:
 def source_line(run: dict[str, Any], name: str) -> str:
     """Where a table comes from, in a sentence."""
     machine, source = run["machine"], run["source"]
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     return (
         f"From `data/recorded_runs/{name}.json`: `{source['command']}`, {source['date']}, "
-        f"torch {machine['torch']} on {machine['device']}, {machine['threads']} threads."
+        f"torch {machine['torch']} on {machine['device']}, {threads}."
     )
 
 
@@ -106,6 +107,38 @@ def real_table() -> str:
     return "\n".join([*rows, "", f"Options: `{options}`. {source_line(run, 'real_images')}"])
 
 
+def criteria_cost_table() -> str:
+    """What scoring costs: a row a criterion."""
+    run = recorded("criteria_cost")
+    rows = ["| criterion | seconds | forward passes |", "|---|---|---|"]
+    for row in run["criteria"]:
+        rows.append(f"| `{row['name']}` | {row['seconds']:.4f} | {row['forward_passes']:.2f} |")
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"{run['network']}, {run['indices']} indices, {run['images']} images of "
+            f"{run['image_size']} pixels; one forward pass over them takes "
+            f"{run['forward_seconds']:.3f} seconds. {source_line(run, 'criteria_cost')}",
+        ]
+    )
+
+
+def obd_table() -> str:
+    """How far OBD's estimates lie from the exact saliency."""
+    run = recorded("criteria_cost")
+    rows = [
+        "| estimate | probes | seconds | rank correlation | relative error |",
+        "|---|---|---|---|---|",
+    ]
+    for row in run["obd"]:
+        rows.append(
+            f"| {row['estimate']} | {row['probes'] or ''} | {row['seconds']:.1f} "
+            f"| {row['rank_correlation']:.3f} | {row['relative_error']:.2f} |"
+        )
+    return "\n".join(rows)
+
+
 def figures() -> dict[str, Any]:
     """The article's figures 6, 7 and 8, from the recorded run of the first seed."""
     run = recorded("laptop")
@@ -129,6 +162,7 @@ def readme() -> str:
 
 BLOCKS = {
     "README.md": {"measured": readme},
+    "docs/criteria.md": {"cost": criteria_cost_table, "obd": obd_table},
     "docs/results.md": {
         "laptop": laptop_table,
         "laptop time": time_table,

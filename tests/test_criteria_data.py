@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -317,3 +319,26 @@ def test_weights_need_no_images() -> None:
     for name in set(CRITERIA) - set(DATA_AWARE) - {"bn_scale"}:
         assert list(CRITERIA[name](network, groups)) == list(groups)
     assert cosine(network, groups)["0"].isinf().sum() == 1
+
+
+def test_the_documents_examples_are_criteria() -> None:
+    """docs/criteria.md shows how to add one's own."""
+    text = (Path(__file__).parent.parent / "docs" / "criteria.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    network, groups, batch = case("stock")
+    weights = [network.get_submodule(producer).weight for producer in groups["conv1"].producers]
+    expected = sum(weight[1].abs().sum() for weight in weights)
+    count = sum(weight[1].numel() for weight in weights)
+    mean = names["mean_weight"](network, groups)
+    assert mean["conv1"][1].item() == pytest.approx((expected / count).item())
+    roots = names["root_taylor"](network, groups, [batch])
+    slow = slow_gradients(network, groups["conv1"], batch)
+    torch.testing.assert_close(roots["conv1"], slow.abs().sqrt().mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_every_criterion_is_in_the_document() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "criteria.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", text.split("## What there is")[1].split("## ")[0]))
+    assert set(EVERY) <= named

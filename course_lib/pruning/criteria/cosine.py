@@ -34,8 +34,8 @@ def cosine(
     Ayinde & Zurada 2018, arXiv 1802.07653: agglomerative clustering of each layer's normalised
     filters, one kept of each cluster; their similarity threshold τ is `threshold=1 - τ` in
     `select`. `linkage`: two clusters are as far apart as their filters on "average", or as the two
-    farthest ("complete", as in the authors' published code). The authors' choice within a cluster
-    is arbitrary; here the filter of the larger norm stays. Members of a group are taken together,
+    farthest ("complete", as in the authors' published code). The authors' code keeps the last one
+    of a cluster; here the filter of the largest norm stays. Members of a group are taken together,
     end to end.
     """
     return {

@@ -37,9 +37,9 @@ def obd(
     With logits z and probabilities p the cross-entropy has the second derivatives diag(p) − ppᵀ by
     z, and h is the mean over the images of Jᵀ (diag(p) − ppᵀ) J, J = ∂z/∂w: exactly so where z is
     linear in any one weight, as between the kinks of ReLU and max pooling; with other activations
-    it is the part that is never negative, which Le Cun et al. keep too (the Levenberg-Marquardt
-    approximation). A probe draws for each image a vector v with E[vvᵀ] = diag(p) − ppᵀ; with signs
-    that are independent between images, (∂ Σ v·z/∂w)² is Σ h on average. Labels don't enter.
+    it is the part of h that is never negative (the Gauss-Newton approximation). A probe draws for
+    each image a vector v with E[vvᵀ] = diag(p) − ppᵀ; with signs that are independent between
+    images, (∂ Σ v·z/∂w)² is Σ h on average. Labels don't enter.
     Images are taken 32 at a time, whatever the batch size; drawn on the CPU, so that the draws are
     the same on every device.
     Raises PruningError without images.
