@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # option then come at once, without waiting for PyTorch, and come even where it is broken. A test
 # holds them to what those modules offer.
 DEPTHS = (18, 34, 50)
-CRITERIA = ("l1", "l2", "linf", "bn_scale", "random")
+CRITERIA = ("l1", "l2", "linf", "bn_scale", "random", "critical")
 SCOPES = ("layer", "network")
 IMAGE_SIZES = (16, 1024)
 LARGEST = 2**63 - 1  # what PyTorch can count to

@@ -128,7 +128,8 @@ def test_every_criterion_gives_a_score_per_index_apart_from_the_network(name: st
     network = small_resnet()
     groups = find_groups(network, IMAGE)
     generator = torch.Generator().manual_seed(0)
-    scores = CRITERIA[name](network, groups, None, generator=generator)
+    batches = [(torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([3, 7]))]
+    scores = CRITERIA[name](network, groups, batches, generator=generator)
     assert {name: (s.shape, s.requires_grad) for name, s in scores.items()} == {
         name: ((group.size,), False) for name, group in groups.items()
     }

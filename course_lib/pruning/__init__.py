@@ -8,6 +8,7 @@ Imports torch and nothing else, so this folder can be copied into another projec
     narrow = prune(network, groups, keep)
 """
 
+from .ablation import ablate, critical, critical_approximate, overlap, ranks
 from .criteria import CRITERIA, bn_scale, l1, l2, linf, random
 from .groups import Group, PruningError, find_groups
 from .select import select
@@ -17,14 +18,19 @@ __all__ = [
     "CRITERIA",
     "Group",
     "PruningError",
+    "ablate",
     "bn_scale",
     "carry_optimizer",
+    "critical",
+    "critical_approximate",
     "find_groups",
     "l1",
     "l2",
     "linf",
     "masked",
+    "overlap",
     "prune",
     "random",
+    "ranks",
     "select",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from .ablation import critical
 from .groups import Group, PruningError
 
 Scores = dict[str, Tensor]
@@ -90,4 +91,5 @@ CRITERIA: dict[str, Criterion] = {
     "linf": linf,
     "bn_scale": bn_scale,
     "random": random,
+    "critical": critical,
 }
