@@ -38,7 +38,8 @@ def ablate(
     The network, which may be in training mode, is left as it is and evaluated as in `eval()`.
     `batches`: images and labels on the network's device, gone through once. `classes`: default, as
     many as the network has logits. `progress` is called with the number of images that were done.
-    `most_elements` bounds the memory: no value has more over all ablations that are done at once.
+    `most_elements` bounds the memory: no value has more over all ablations that are done at once,
+    but for a quarter where some channels are zero and a single ablation that takes more.
     Raises PruningError for no images, for a label that isn't a class, and as `Differences` does.
     """
     differences = Differences(network, groups)
@@ -125,7 +126,7 @@ def ranks(counts: Tensor) -> Tensor:
     number.
     """
     total = counts.sum(1, keepdim=True)
-    order = (counts * (total.max() + 1) + total).argsort(0, stable=True)
+    order = (counts * (total.max() + 1) + total).argsort(dim=0, stable=True)
     places = torch.arange(1, len(counts) + 1)[:, None].expand_as(order)
     return torch.empty_like(order).scatter_(0, order, places)
 

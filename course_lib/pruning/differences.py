@@ -218,13 +218,14 @@ class Differences:
             return -(read.reshape(size, 1, -1)[rows.indices] @ columns)[:, 0]
         if node not in self.by_channel:
             self.by_channel[node] = -layer.weight.transpose(0, 1).contiguous()
-        # Each channel with its own filters: a convolution in as many groups. Indices are left out
-        # of its result rather than of the filters, which take more memory.
+        # Each channel with its own filters: a convolution in as many groups. To leave indices out of
+        # the result moves less memory than to leave them out of the filters, if they are few.
         first, end = int(rows.indices[0]), int(rows.indices[-1]) + 1
-        filters = self.by_channel[node][first:end].flatten(0, 1).unsqueeze(1)
-        out = convolve(layer, read[:, first:end].contiguous(), filters, end - first)
-        out = out.view(end - first, width, *out.shape[2:])
-        return out if count == end - first else out[rows.indices - first]
+        chosen = slice(first, end) if 4 * (end - first) <= 5 * count else rows.indices
+        filters = self.by_channel[node][chosen].flatten(0, 1).unsqueeze(1)
+        out = convolve(layer, read[:, chosen].contiguous(), filters, filters.shape[0] // width)
+        out = out.view(-1, width, *out.shape[2:])
+        return out if len(out) == count else out[rows.indices - first]
 
     def _linear(self, node: fx.Node, before: Tensor, value: Tensor, count: int) -> Tensor:
         """A layer with weights, without its bias; rows after those of `before` are left open."""
