@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -297,6 +299,24 @@ def test_a_threshold_keeps_the_top_k_of_some_class() -> None:
                 top |= set(order[:k])
             assert set((scores[name] >= -k).nonzero()[:, 0].tolist()) == top
     assert all(kept.numel() for kept in select(scores, fraction=0.3).values())
+
+
+def test_the_benchmark_compares_with_the_same_counts(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    benchmark = importlib.import_module("critical_filters")
+    network, (images, labels) = mixed_network("needed"), data(20)
+    groups = find_groups(network, images[:1])
+    folded, layout = benchmark.fastest(network, images)
+    before = copy.deepcopy(folded.state_dict())
+    batches = list(zip(images.to(memory_format=layout).split(8), labels.split(8), strict=True))
+    mine = ablate(network, groups, batches)
+    for name, group in groups.items():
+        naive = benchmark.naive_ablate(folded, group, batches, range(1, group.size, 2))
+        assert len(naive) == group.size // 2
+        assert benchmark.compare(naive, mine[name].tolist()) == (3 * len(naive), 0)
+        wrong = (mine[name] + 1).tolist()
+        assert benchmark.compare(naive, wrong) == (3 * len(naive), 3 * len(naive))
+    assert all(torch.equal(tensor, before[n]) for n, tensor in folded.state_dict().items())
 
 
 def test_the_approximate_one_looks_at_a_few_images_of_each_class() -> None:

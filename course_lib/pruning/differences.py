@@ -49,7 +49,8 @@ class Differences:
         with torch.inference_mode(False):  # parameters are made
             self.network = fuse(copy.deepcopy(network).eval(), inplace=True)
         modules = dict(self.network.named_modules())
-        nodes: list[Any] = list(self.network.graph.nodes)
+        graph: Any = self.network.graph
+        nodes = list(graph.nodes)
         self.input, self.nodes, self.output = nodes[0], nodes[1:-1], nodes[-1].args[0]
         if not isinstance(self.output, fx.Node):
             raise PruningError("The network gives more than one tensor: ablation needs its logits.")
@@ -218,8 +219,8 @@ class Differences:
             return -(read.reshape(size, 1, -1)[rows.indices] @ columns)[:, 0]
         if node not in self.by_channel:
             self.by_channel[node] = -layer.weight.transpose(0, 1).contiguous()
-        # Each channel with its own filters: a convolution in as many groups. To leave indices out of
-        # the result moves less memory than to leave them out of the filters, if they are few.
+        # Each channel with its own filters: a convolution in as many groups. To leave a few indices
+        # out of the result moves less memory than to leave them out of the filters.
         first, end = int(rows.indices[0]), int(rows.indices[-1]) + 1
         chosen = slice(first, end) if 4 * (end - first) <= 5 * count else rows.indices
         filters = self.by_channel[node][chosen].flatten(0, 1).unsqueeze(1)

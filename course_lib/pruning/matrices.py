@@ -61,7 +61,7 @@ def as_matrix(layer: Any, before: torch.Size, after: torch.Size) -> Matrix | Non
     weight = layer.weight
     places, taps = before.numel(), weight[0, 0].numel()
     size = weight.shape[0] * weight.shape[1] * places * after.numel()
-    if layer.padding_mode != "zeros" or taps == 1 or size > LARGEST:
+    if layer.padding_mode != "zeros" or taps == 1 or places > 4 * taps or size > LARGEST:
         return None
     # Which weight of the kernel leads from which input position to which output position; 0: none.
     numbers = torch.arange(1.0, taps + 1, device=weight.device, dtype=weight.dtype)
