@@ -1,6 +1,6 @@
 """Critical filters against one validation pass per filter, on a trained ResNet-18 of full width.
 
-    python benchmarks/critical_filters.py [--whole] [--network FILE] [--out runs/bench-critical]
+    python benchmarks/critical_filters.py [--whole] [--images 128] [--network FILE]
 
 Trains the laptop preset's full network, unless a file with one is named, then counts right answers
 per class without each filter in both ways, on the same images, in turn. The naive way runs as fast
@@ -234,7 +234,9 @@ def main() -> None:
         "groups": by_group(network, groups, batches[0], results[0], parts),
         "machine": machine(torch.device("cpu")),
     }
-    record("critical_filters", COMMAND + (" --whole" if options.whole else ""), content)
+    given = f" --images {options.images} --batch-size {options.batch_size}"
+    command = COMMAND + (" --whole" if options.whole else "") + given
+    record("critical_filters", command, content)
 
 
 if __name__ == "__main__":
