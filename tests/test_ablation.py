@@ -334,8 +334,12 @@ def test_the_approximate_one_looks_at_a_few_images_of_each_class() -> None:
 def test_what_cannot_be_ablated_is_said() -> None:
     network, (images, labels) = mixed_network("all"), data(2)
     groups = find_groups(network, images[:1])
-    with pytest.raises(PruningError, match="give it batches"):
-        critical(network, groups)
+    for criterion in (critical, critical_approximate):
+        with pytest.raises(PruningError, match="critical looks at data"):
+            criterion(network, groups)
+        for empty in ([], [(images[:0], labels[:0])]):
+            with pytest.raises(PruningError, match="critical was given batches without an image"):
+                criterion(network, groups, empty)
     with pytest.raises(PruningError, match="labels outside the 3 classes"):
         ablate(network, groups, [(images, labels + 3)])
     with pytest.raises(PruningError, match=r"layer1\.0\.conv1 doesn't read the 4 channels"):

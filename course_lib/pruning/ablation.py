@@ -67,12 +67,16 @@ def ablate(
             if progress is not None:
                 progress(1)
     if counts is None:
-        raise PruningError("Ablation counts right answers: give it batches of images and labels.")
+        raise PruningError(
+            "ablate or critical was given batches without an image: give it images and labels."
+        )
     return counts
 
 
 def _parts(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
     for images, labels in batches:
+        if len(images) == 0:
+            continue
         yield from zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
 
 
@@ -89,7 +93,9 @@ def critical(
     filters of each class and layer are kept.
     Raises PruningError without batches of images and labels.
     """
-    counts = ablate(network, groups, batches or ())
+    if batches is None:
+        raise PruningError("critical looks at data: give it batches of images and labels.")
+    counts = ablate(network, groups, batches)
     return {name: -ranks(count).amin(1).float() for name, count in counts.items()}
 
 
@@ -102,7 +108,8 @@ def critical_approximate(
     per_class: int = 8,
 ) -> dict[str, Tensor]:
     """APPROXIMATE: `critical` on the first `per_class` images of each class and no others."""
-    return critical(network, groups, first_of_each_class(batches or (), per_class))
+    chosen = None if batches is None else first_of_each_class(batches, per_class)
+    return critical(network, groups, chosen)
 
 
 def first_of_each_class(batches: Batches, per_class: int) -> Iterator[tuple[Tensor, Tensor]]:
