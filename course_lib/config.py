@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEPTHS = (18, 34, 50)
 CRITERIA = (
     *("l1", "l2", "linf", "bn_scale", "random"),
-    *("cosine", "cosine_outputs", "apoz", "taylor", "fisher", "obd"),
+    *("cosine", "cosine_outputs", "apoz", "taylor", "fisher", "obd", "critical"),
 )
 SCOPES = ("layer", "network")
 IMAGE_SIZES = (16, 1024)

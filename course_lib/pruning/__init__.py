@@ -8,12 +8,14 @@ Imports torch and nothing else, so this folder can be copied into another projec
     narrow = prune(network, groups, keep)
 """
 
+from .ablation import ablate, critical_approximate, overlap, ranks
 from .criteria import (
     CRITERIA,
     apoz,
     bn_scale,
     cosine,
     cosine_outputs,
+    critical,
     fisher,
     l1,
     l2,
@@ -31,11 +33,14 @@ __all__ = [
     "CRITERIA",
     "Group",
     "PruningError",
+    "ablate",
     "apoz",
     "bn_scale",
     "carry_optimizer",
     "cosine",
     "cosine_outputs",
+    "critical",
+    "critical_approximate",
     "find_groups",
     "fisher",
     "l1",
@@ -44,8 +49,10 @@ __all__ = [
     "masked",
     "obd",
     "obd_exact",
+    "overlap",
     "prune",
     "random",
+    "ranks",
     "select",
     "taylor",
 ]

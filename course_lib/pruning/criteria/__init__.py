@@ -5,6 +5,7 @@ Every criterion has the same call: criterion(network, groups, batches=None, *, g
 at data: pairs of images [N, C, H, W] and labels [N]. `generator` is for those that draw.
 """
 
+from ..ablation import critical
 from .activations import apoz
 from .cosine import cosine, cosine_outputs
 from .curvature import obd, obd_exact
@@ -24,6 +25,7 @@ CRITERIA: dict[str, Criterion] = {
     "taylor": taylor,
     "fisher": fisher,
     "obd": obd,
+    "critical": critical,
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "bn_scale",
     "cosine",
     "cosine_outputs",
+    "critical",
     "fisher",
     "l1",
     "l2",
