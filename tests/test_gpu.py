@@ -27,7 +27,8 @@ def networks() -> tuple[ResNet, torch.nn.Module]:
 TOLERANCES = {"apoz": 2e-2, "taylor": 5e-2, "fisher": 5e-2, "obd": 5e-2}
 
 
-@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"random"}))
+# critical counts right answers: one that rounding turns over moves ranks.
+@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"random", "critical"}))
 def test_scores_and_plans_agree(networks, criterion):
     here, there = networks
     example = torch.zeros(1, 3, 64, 64)
