@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import textwrap
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ from course_lib.errors import CourseError
 from course_lib.lessons import progress
 from course_lib.lessons.exercise import Exercise, judge
 from course_lib.lessons.prediction import Prediction, Question
+
+COLUMNS, HANGING = 100, " " * 4  # so that no reader breaks a line in the middle of a word
 
 # The number of a notebook → the module of its exercises, which is named like the notebook.
 LESSONS = {
@@ -33,7 +36,8 @@ def check(exercise: str, answer: Any) -> None:
     """Print whether the answer to an exercise is right, and if not, what is wrong with it."""
     found = find(exercise)
     verdict = judge(found, answer)
-    print(verdict.text)
+    for line in verdict.text.splitlines():
+        print(textwrap.fill(line, COLUMNS, subsequent_indent=HANGING))
     if verdict.status != "not attempted":
         progress.record(exercise, verdict.status)
 
