@@ -14,8 +14,9 @@ from course_lib.errors import CourseError
 from course_lib.lessons import progress
 from course_lib.lessons.exercise import Exercise, judge
 from course_lib.lessons.prediction import Prediction, Question
+from course_lib.lessons.show import COLUMNS
 
-COLUMNS, HANGING = 100, " " * 4  # so that no reader breaks a line in the middle of a word
+HANGING = " " * 4  # what further lines of a message begin with
 
 # The number of a notebook → the module of its exercises, which is named like the notebook.
 LESSONS = {
