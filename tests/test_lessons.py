@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
 from course_lib.errors import CourseError
 from course_lib.lessons import catalogue, check, choose, expect, predict, progress, show
@@ -232,6 +234,20 @@ def test_a_figure_without_words_is_refused(caption: str | None) -> None:
 def test_the_same_figure_gives_the_same_bytes() -> None:
     figures = [blank("x", "y")[0] for _ in range(2)]
     assert SHOW.png(figures[0]) == SHOW.png(figures[1])
+
+
+@pytest.mark.parametrize(("colour", "mode"), [("white", "RGB"), ("none", "RGBA")])
+def test_pixels_are_those_of_matplotlib_less_an_opacity_that_says_nothing(
+    colour: str, mode: str
+) -> None:
+    figure, axes = blank("x", "y", (4, 2))
+    axes.plot([0, 1])
+    figure.set_facecolor(colour)
+    plain = io.BytesIO()
+    figure.savefig(plain, format="png", dpi=SHOW.DPI)
+    stored = Image.open(io.BytesIO(SHOW.png(figure)))
+    assert stored.mode == mode
+    assert (np.asarray(stored) == np.asarray(Image.open(plain).convert(mode))).all()
 
 
 @pytest.mark.parametrize(
