@@ -1,4 +1,4 @@
-"""The command line: python -m course_lib run …, python -m course_lib doctor.
+"""The command line: python -m course_lib run …, doctor, progress.
 
 PyTorch is imported only once a run begins, so that help and wrong options are answered at once, and
 `doctor` works where PyTorch doesn't.
@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        return {"run": _run, "doctor": _doctor}[command](**options)
+        return {"run": _run, "doctor": _doctor, "progress": _progress}[command](**options)
     except CourseError as error:
         # One line, whatever the names in it hold.
         print(f"course_lib: {' '.join(str(error).splitlines())}", file=sys.stderr)
@@ -56,24 +56,31 @@ def _run(**options: Any) -> int:
     known = {option.name for option in fields(Config)}
     wanted = {name: value for name, value in options.items() if name in known}
     with launcher.said_once():
-        make_config(
-            options.get("preset") or default_preset(options.get("data")), **wanted
-        )  # refuses a wrong value at once
-        _import_packages()
+        preset = options.get("preset") or default_preset(options.get("data"))
+        make_config(preset, **wanted)  # refuses a wrong value at once
+        _import(doctor.PACKAGES.values())
     from course_lib.run import run
 
     return run(**options)
 
 
-def _import_packages() -> None:
+def _import(packages: Iterable[str]) -> None:
     try:
-        for name in doctor.PACKAGES.values():
+        for name in packages:
             importlib.import_module(name)
     except Exception as error:  # a broken installation raises nearly anything
         raise CourseError(
             f"{name} can't be imported ({type(error).__name__}: {error}): "
             "python -m course_lib doctor says what is wrong and how to mend it."
         ) from error
+
+
+def _progress() -> int:
+    _import([*doctor.PACKAGES.values(), doctor.LAB_PACKAGES["ipython"]])
+    from course_lib.lessons import show_progress
+
+    show_progress()
+    return 0
 
 
 def _doctor() -> int:
@@ -116,6 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="check that this machine has all that the course needs")
+    commands.add_parser("progress", help="show which exercises of the notebooks are done")
     command = commands.add_parser(
         "run",
         help="train a network, prune it round by round, and report what that bought",

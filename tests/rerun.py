@@ -47,16 +47,29 @@ def rules() -> list[tuple[re.Pattern[str], str]]:
     return [(re.compile(regex), replacement) for regex, replacement in pairs]
 
 
+def joined(outputs: list[Any]) -> list[Any]:
+    """The outputs, pieces of one stream in a row made one: where it is cut is chance."""
+    found: list[Any] = []
+    for output in outputs:
+        last = found[-1] if found else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            found[-1] = nbformat.from_dict({**last, "text": last["text"] + output.text})
+        else:
+            found.append(output)
+    return found
+
+
 def words(outputs: list[Any], taken_out: list[tuple[re.Pattern[str], str]]) -> list[str]:
     """The comparable text of a cell's outputs: streams of one kind in a row count as one."""
     found: list[str] = []
-    for output in outputs:
+    for output in joined(outputs):
         data = output.get("data", {"text/plain": output.get("text", output.get("evalue", ""))})
         kinds = sorted(data)
         text = "".join(str(data[kind]) for kind in kinds if kind.startswith("text/"))
         for pattern, replacement in taken_out:
             text = pattern.sub(replacement, text)
-        found.append(f"{kinds} {text}" if "data" in output else text)
+        name = output.get("name", output.output_type)
+        found.append(f"{kinds} {text}" if "data" in output else f"{name} {text}")
     return found
 
 
@@ -88,6 +101,7 @@ def tidy(notebook: Any) -> None:
     notebook.metadata.language_info = {"name": "python"}
     for cell in code_cells(notebook):
         cell.metadata.pop("execution", None)
+        cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             # Without its model a widget is an error message; the text beside it is readable.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from command_line import QUICK, course
+from command_line import QUICK, course, refused
 from filelock import FileLock
 
 from course_lib.__main__ import main
@@ -148,3 +148,27 @@ def test_the_smoke_preset_is_quick(tmp_path):
     )
     # 30 s is the goal on two quiet cores; the tests share them.
     assert time.monotonic() - start < 90
+
+
+def test_progress_is_shown_for_each_notebook(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COURSE_PROGRESS", "on")
+    monkeypatch.setattr("course_lib.lessons.progress.path", lambda: tmp_path / "progress.json")
+    assert course(capsys, "progress")[1].split()[:7] == [
+        "00",
+        "start",
+        "here",
+        "□□",
+        "0",
+        "of",
+        "2",
+    ]
+    (tmp_path / "progress.json").write_text('{"00.1": "passed"}')
+    status, output, error = course(capsys, "progress")
+    assert (status, error) == (0, "")
+    assert " ".join(output.split()[:7]) == "00 start here ■□ 1 of 2"
+
+
+def test_progress_without_ipython_names_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    error = refused(capsys, "IPython can't be imported", "progress")
+    assert "python -m course_lib doctor" in error

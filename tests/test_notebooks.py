@@ -21,6 +21,8 @@ LEAST_COMPARED = 0.5  # of the code cells
 MOST_IGNORED = 0.1
 RECORD = course.ROOT / "data" / "recorded_runs" / "notebooks.json"
 STATED = re.compile(r"running all cells takes about (\d+) s")
+LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)|(?:href|src)=[\"']([^\"'#]+)")
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 DETAILS = re.compile(r"<details[^>]*>\s*<summary>.*?</summary>(.*?)</details>", re.DOTALL)
 
 every = pytest.mark.parametrize("path", course.NOTEBOOKS, ids=[p.stem for p in course.NOTEBOOKS])
@@ -111,6 +113,14 @@ def test_details_open_in_every_reader(path: Path) -> None:
     for body in DETAILS.findall(text):
         assert body.startswith("\n\n"), "a blank line after </summary>, or Markdown isn't rendered"
     assert not re.search(r"!\[\s*\]\(", text), "an image without alt text"
+
+
+@every
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    text = CODE.sub("", markdown(course.read(path)))
+    targets = [first or second for first, second in LINK.findall(text)]
+    files = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [file for file in files if not (path.parent / file).exists()] == []
 
 
 @lessons

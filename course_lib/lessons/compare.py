@@ -15,7 +15,14 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-6  # far above float32 rounding, far below any mis
 
 
 def shown(value: Any) -> str:
-    """A value in one short line: small ones in full, large ones by type and shape."""
+    """A value in one short line: small ones in full, large ones by type and shape. Never raises."""
+    try:
+        return _shown(value)
+    except Exception:  # as a module whose __init__ forgot super().__init__() does
+        return f"a {type(value).__name__} that can't be shown"
+
+
+def _shown(value: Any) -> str:
     if isinstance(value, Tensor):
         if value.numel() > LONGEST_SHOWN:
             return f"a tensor of shape {list(value.shape)}"

@@ -33,7 +33,7 @@ class Question:
         if guess is None or guess is ...:
             return None
         if self.choices:
-            if guess not in self.choices:
+            if not isinstance(guess, str) or guess not in self.choices:
                 raise CourseError(
                     f"Prediction {self.id} is one of {', '.join(map(repr, self.choices))},"
                     f" not {guess!r}."

@@ -1,0 +1,294 @@
+"""The verdict on an answer, and what tells a result from the expected one."""
+
+from __future__ import annotations
+
+from collections import UserList
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from course_lib.lessons.compare import difference, shown
+from course_lib.lessons.exercise import Exercise, Mistake, is_stub, judge
+
+
+def doubled(x: float) -> float:
+    return 2 * x
+
+
+SQUARED = Mistake(lambda x: x * x, "You squared it.")
+HALVED = Mistake(lambda x: x / 2, "You halved it.")
+
+
+def exercise(**changes: Any) -> Exercise:
+    """Double a number. Squaring it gives the same for 2, so one case doesn't tell them apart."""
+    standard = {
+        "id": "99.1",
+        "title": "double",
+        "solution": doubled,
+        "cases": lambda: [(2.0,), (3.0,)],
+        "mistakes": (SQUARED, HALVED),
+        "praise": "Well doubled.",
+    }
+    return Exercise(**{**standard, **changes})
+
+
+# ---- the verdict
+
+
+def test_right_answers_are_praised() -> None:
+    verdict = judge(exercise(), lambda x: x + x)
+    assert (verdict.status, verdict.text) == ("passed", "Exercise 99.1: passed. Well doubled.")
+
+
+def unfinished(x: float) -> float:  # type: ignore[empty-body]
+    """Return twice x."""
+
+
+def dots(x: float) -> float:  # type: ignore[empty-body]
+    """Return twice x."""
+    ...
+
+
+@pytest.mark.parametrize("answer", [None, ..., unfinished, dots, lambda x: None])
+def test_stubs_are_not_attempted(answer: Any) -> None:
+    verdict = judge(exercise(), answer)
+    assert verdict.status == "not attempted"
+    assert verdict.text.startswith("Exercise 99.1: not attempted yet")
+
+
+def test_computing_without_returning_is_not_attempted_and_says_so() -> None:
+    def answer(x):
+        _ = 2 * x
+
+    verdict = judge(exercise(), answer)
+    assert verdict.status == "not attempted"
+    assert "it returns None" in verdict.text
+
+
+def test_a_return_that_is_missing_on_one_way_only_is_named() -> None:
+    verdict = judge(exercise(), lambda x: 4.0 if x == 2 else None)
+    assert verdict.status == "not yet"
+    assert "is a `return` missing?" in verdict.text
+
+
+def test_a_known_mistake_is_named_with_the_case_the_expected_and_the_given() -> None:
+    assert judge(exercise(), lambda x: x / 2).text == (
+        "Exercise 99.1: not yet. You halved it.\n  given     2.0\n  expected  4.0\n  yours     1.0"
+    )
+
+
+def test_the_case_shown_is_the_first_that_is_wrong() -> None:
+    text = judge(exercise(), lambda x: x**2).text
+    assert "You squared it." in text
+    assert "given     3.0" in text and "expected  6.0" in text and "yours     9.0" in text
+
+
+def test_a_mistake_is_named_only_if_every_case_agrees_with_it() -> None:
+    text = judge(exercise(), lambda x: 1.0 if x == 2 else 7.0).text  # halved, in one case
+    assert "halved" not in text
+    assert "The numbers differ." in text
+
+
+def test_an_answer_that_raises_is_told_what_it_raised() -> None:
+    text = judge(exercise(), lambda x: x.no_such_thing).text
+    assert "It stops with AttributeError: 'float' object has no attribute" in text
+
+
+def test_a_mistake_may_be_an_exception() -> None:
+    cut_short = Mistake(lambda x: [][int(x)], "You went past the end.")
+    text = judge(exercise(mistakes=(HALVED, cut_short)), lambda x: "abc"[int(x) + 9]).text
+    assert "You went past the end." in text
+    assert "yours     IndexError: string index out of range" in text
+
+
+def test_an_answer_must_raise_where_the_solution_does() -> None:
+    def refused(x):
+        if x < 0:
+            raise ValueError("negative")
+        return 2 * x
+
+    asked = exercise(solution=refused, cases=lambda: [(1.0,), (-1.0,)])
+    assert judge(asked, refused).status == "passed"
+    assert "It should raise ValueError here." in judge(asked, doubled).text
+    assert judge(asked, lambda x: [][5] if x < 0 else 2 * x).status == "not yet"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: 4.0, "It takes (), but is called with (x)"),
+        (lambda x, y: 4.0, "It takes (x, y), but is called with (x)"),
+        (lambda *, x: 2 * x, "It takes (*, x), but is called with (x)"),
+    ],
+)
+def test_another_signature_is_named(answer: Any, words: str) -> None:
+    assert words in judge(exercise(), answer).text
+
+
+def test_a_default_of_ones_own_is_no_other_signature() -> None:
+    assert judge(exercise(), lambda x, factor=2: factor * x).status == "passed"
+
+
+def test_the_result_in_place_of_the_function_is_refused() -> None:
+    assert "needs your function itself, not 4.0" in judge(exercise(), 4.0).text
+
+
+def test_a_handed_out_bug_is_recognised_until_it_is_gone() -> None:
+    hunt = exercise(handed_out=Mistake(lambda x: x + 2, "Look at 3."))
+    verdict = judge(hunt, lambda x: x + 2.0)
+    assert verdict.status == "not attempted"
+    assert verdict.text == "Exercise 99.1: the bug is still in. Look at 3."
+    assert judge(hunt, doubled).status == "passed"
+
+
+def test_an_answer_can_neither_change_the_cases_nor_the_notebooks_random_draws() -> None:
+    def greedy(values):
+        torch.manual_seed(7)
+        values.append(1)
+        return sum(values) - 1
+
+    asked = exercise(solution=sum, cases=lambda: [([1, 2],), ([3],)])
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert judge(asked, greedy).status == "passed"
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_random_answers_are_compared_under_the_same_seed() -> None:
+    asked = exercise(solution=lambda n: torch.rand(n), cases=lambda: [(3,)])
+    assert judge(asked, lambda n: torch.rand(n)).status == "passed"
+
+
+class Hostile:
+    """Nothing can be asked of it without an error."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Forgetful(nn.Module):
+    def __init__(self) -> None:
+        pass  # super().__init__() is missing: a common slip
+
+
+@pytest.mark.parametrize("expected", [1.0, "a", [1], {"a": 1}, (1,)])
+def test_a_result_that_can_be_neither_compared_nor_shown_gets_a_sentence(expected: Any) -> None:
+    asked = exercise(solution=lambda x: expected)
+    verdict = judge(asked, lambda x: Hostile())
+    assert verdict.status == "not yet"
+    assert verdict.text.startswith("Exercise 99.1: not yet. It gives")
+
+
+# ---- stubs
+
+
+class Untouched:
+    """A stub."""
+
+    def first(self) -> None:
+        """Do it."""
+        ...
+
+    def second(self) -> None: ...
+
+
+class HalfDone:
+    def first(self) -> int:
+        return 1
+
+    def second(self) -> None: ...
+
+
+class Empty:
+    pass
+
+
+def test_stubs_are_told_from_answers() -> None:
+    assert is_stub(Untouched) and is_stub(unfinished) and is_stub(dots)
+    assert not is_stub(HalfDone) and not is_stub(Empty)
+    assert not is_stub(doubled) and not is_stub(lambda x: 0) and not is_stub(print)
+
+
+# ---- what differs
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (1, 1.0),
+        (np.float32(0.1), 0.1),
+        (torch.tensor(2.0), 2),
+        (2.00001, torch.tensor(2.0)),
+        (np.array([1, 2]), torch.tensor([1.0, 2.0])),
+        ([1.0, 2.0], torch.tensor([1.0, 2.0])),
+        (torch.tensor([1, 2]), [1, 2]),
+        ((1, 2), [1, 2]),
+        (torch.tensor(True), True),
+        (np.bool_(False), False),
+        (float("nan"), float("nan")),
+        (torch.ones(2, requires_grad=True), torch.ones(2)),
+        (torch.ones(2, dtype=torch.bfloat16), torch.ones(2)),
+        ({"a": torch.ones(2)}, {"a": [1, 1]}),
+        (None, None),
+        ("red", "red"),
+    ],
+)
+def test_the_same_in_another_form_is_the_same(given: Any, expected: Any) -> None:
+    assert difference(given, expected) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "words"),
+    [
+        (1.001, 1.0, "The numbers differ."),
+        (float("nan"), 1.0, "The numbers differ."),
+        (torch.ones(2), torch.ones(3), "a tensor of shape [2] where a tensor of shape [3]"),
+        (torch.ones(1), 1.0, "a tensor of shape [1] where one number is expected"),
+        ([1.0], 1.0, "a list of 1 where one number is expected"),
+        ("1", 1.0, "'1', of type str, where one number is expected"),
+        (None, 1.0, "None, of type NoneType"),
+        (1, True, "It gives 1."),
+        (True, "True", "It gives True."),
+        ("blue", "red", "It gives 'blue'."),
+        ([1], [1, 2], "1 of 2 things"),
+        ("ab", ["a", "b"], "It gives 'ab' where a list of 2 is expected."),
+        ([1, [2, 4]], [1, [2, 3]], "At place 1: At place 1: The numbers differ."),
+        (3, {"a": 1}, "It gives 3 where a dictionary is expected."),
+        ({"b": 1}, {"a": 1}, "lacks ['a'] and has ['b'] too many"),
+        ({"a": 2}, {"a": 1}, "At 'a': The numbers differ."),
+        (nn.ReLU(), nn.ReLU(), "another network"),
+    ],
+)
+def test_what_differs_is_said(given: Any, expected: Any, words: str) -> None:
+    assert words in str(difference(given, expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1 / 3, "0.3333"),
+        (torch.tensor([0.5, 2.0]), "[0.5, 2.0]"),
+        (torch.tensor([1, 2]), "[1, 2]"),
+        (torch.zeros(4, 5), "a tensor of shape [4, 5]"),
+        (np.zeros(20), "an array of shape [20]"),
+        (np.array([1.5]), "[1.5]"),
+        (nn.Linear(2, 3), "a Linear with 9 parameters"),
+        ({"a": (1.23456,)}, "{'a': (1.235,)}"),
+        (doubled, "the function doubled"),
+        (UserList([1]), "[1]"),
+        (Hostile(), "a Hostile that can't be shown"),
+        ([Forgetful(), 1], "[a Forgetful that can't be shown, 1]"),
+        ("x" * 300, "'" + "x" * 199 + "…"),
+    ],
+)
+def test_values_are_shown_in_one_short_line(value: Any, words: str) -> None:
+    assert shown(value) == words
