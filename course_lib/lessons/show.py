@@ -14,7 +14,7 @@ from course_lib.plots.style import alt_text
 
 DPI = 96
 COLUMNS = 100  # characters of a caption's line
-COLOURS = 64  # of a picture: a quarter of the bytes, and no difference that matters
+LINES, PHOTOGRAPHS = 64, 256  # colours that a drawing, and one with images in it, is stored with
 OCTREE = Image.Quantize.FASTOCTREE  # the default method loses colours of which there is little
 
 
@@ -42,7 +42,8 @@ def png(figure: Figure) -> bytes:
     figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
     # Notebooks carry their pictures, and are read over slow lines.
     picture = Image.open(drawn).convert("RGB")
-    picture.quantize(COLOURS, OCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    colours = PHOTOGRAPHS if any(axes.images for axes in figure.axes) else LINES
+    picture.quantize(colours, OCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
