@@ -239,7 +239,7 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize("images", [False, True])
 def test_a_stored_picture_looks_as_drawn_in_fewer_bytes(images: bool) -> None:
     figure, axes = blank("x", "y", (4, 2))
-    axes.plot([0, 1], color=RED, lw=4)
+    axes.plot([0, 47], [0, 47], color=RED, lw=4)
     if images:
         axes.imshow(np.linspace(0, 1, 48 * 48 * 3).reshape(48, 48, 3))
     plain = io.BytesIO()
