@@ -1,0 +1,223 @@
+"""Notebook 02: blocks and shortcuts; also convolutions.py and whole_network.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.lessons.convolutions import CONVOLUTION
+from course_lib.lessons.exercise import Case, Exercise, Mistake
+from course_lib.lessons.prediction import Question
+from course_lib.lessons.whole_network import NETWORK
+from course_lib.resnet import conv1x1, conv3x3
+
+Layer = Callable[[Tensor], Tensor]
+
+
+def residual(x: Tensor, conv1: Layer, bn1: Layer, conv2: Layer, bn2: Layer, shortcut: Layer) -> Any:
+    """What a basic block computes from x, [N, C, H, W]."""
+    out = torch.relu(bn1(conv1(x)))
+    out = bn2(conv2(out))
+    return torch.relu(out + shortcut(x))
+
+
+def make_shortcut(width_in: int, width_out: int, stride: int) -> nn.Module:
+    """The identity where the shape stays, else a 1×1 convolution and batch norm."""
+    if width_in == width_out and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(conv1x1(width_in, width_out, stride), nn.BatchNorm2d(width_out))
+
+
+def free_shortcut(x: Tensor, width_out: int) -> Tensor:
+    """He et al.'s option A: [N, C, H, W] → [N, width_out, H/2, W/2] without parameters."""
+    small = x[:, :, ::2, ::2]
+    zeros = torch.zeros(len(x), width_out - x.shape[1], *small.shape[2:])
+    return torch.cat([small, zeros], dim=1)
+
+
+def _layers() -> list[Case]:
+    """A block that keeps its shape, and one with a projection."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        cases = []
+        for shortcut in (nn.Identity(), conv1x1(3, 3)):
+            norms = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+            for norm in norms:
+                nn.init.uniform_(norm.bias)
+            convs = conv3x3(3, 3), conv3x3(3, 3)
+            x = torch.randn(2, 3, 4, 4)
+            cases.append((x, convs[0], norms[0], convs[1], norms[1], shortcut))
+    return cases
+
+
+def _described(answer: Any, case: Case) -> Any:
+    """What a shortcut is made of, in words."""
+    made = answer(*case)
+    if made is None:
+        return None
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"a layer is expected, not {made!r:.40}")
+    return [repr(layer) for layer in made.modules() if not isinstance(layer, nn.Sequential)]
+
+
+def _always(width_in: int, width_out: int, stride: int) -> nn.Module:
+    return nn.Sequential(conv1x1(width_in, width_out, stride), nn.BatchNorm2d(width_out))
+
+
+def _if_needed(make: Callable[[int, int, int], nn.Module]) -> Callable[..., nn.Module]:
+    def wrong(width_in: int, width_out: int, stride: int) -> nn.Module:
+        kept = width_in == width_out and stride == 1
+        return nn.Identity() if kept else make(width_in, width_out, stride)
+
+    return wrong
+
+
+def _for_widths_only(width_in: int, width_out: int, stride: int) -> nn.Module:
+    same = width_in == width_out
+    return nn.Identity() if same else make_shortcut(width_in, width_out, stride)
+
+
+def _images() -> list[Case]:
+    first = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
+    return [(first, 2), (torch.arange(96.0).reshape(2, 3, 4, 4), 5)]
+
+
+def _free(pick: Callable[[Tensor], Tensor], front: bool = False) -> Callable[..., Tensor]:
+    def wrong(x: Tensor, width_out: int) -> Tensor:
+        small = pick(x)
+        zeros = torch.zeros(len(x), width_out - x.shape[1], *small.shape[2:])
+        return torch.cat([zeros, small] if front else [small, zeros], dim=1)
+
+    return wrong
+
+
+_BLOCKS = (
+    Exercise(
+        id="02.4",
+        title="a residual block",
+        solution=residual,
+        cases=_layers,
+        praise="Two paths, one addition: this is the block of figure 3.",
+        mistakes=(
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: (
+                    torch.relu(bn2(conv2(torch.relu(bn1(conv1(x)))))) + shortcut(x)
+                ),
+                "The last ReLU comes before your addition: it belongs after it.",
+            ),
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: (
+                    bn2(conv2(torch.relu(bn1(conv1(x))))) + shortcut(x)
+                ),
+                "The ReLU after the addition is missing: your output has negative numbers.",
+            ),
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: torch.relu(
+                    bn2(conv2(torch.relu(bn1(conv1(x)))))
+                ),
+                "The shortcut is missing: this is a plain pair of layers.",
+            ),
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: torch.relu(
+                    bn2(conv2(bn1(conv1(x)))) + shortcut(x)
+                ),
+                "Nothing stands between your two convolutions but batch norm: without a ReLU they"
+                " could be merged into one.",
+            ),
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: torch.relu(
+                    bn2(conv2(torch.relu(bn1(conv1(x))))) + x
+                ),
+                "You added x itself: it goes through `shortcut` first, which need not be the"
+                " identity.",
+            ),
+        ),
+    ),
+    Exercise(
+        id="02.5",
+        title="the shortcut that a block needs",
+        solution=make_shortcut,
+        cases=lambda: [(4, 4, 1), (4, 8, 1), (4, 8, 2), (4, 4, 2)],
+        use=_described,
+        praise="Widths and sizes now agree at every addition.",
+        mistakes=(
+            Mistake(
+                _always,
+                "You project always: where neither width nor size changes, the identity will do.",
+            ),
+            Mistake(
+                _if_needed(lambda a, b, _: _always(a, b, 1)),
+                "The stride is missing: the main path has become smaller, the shortcut hasn't.",
+            ),
+            Mistake(
+                _if_needed(lambda a, b, s: conv1x1(a, b, s)),
+                "The batch norm behind the 1×1 convolution is missing.",
+            ),
+            Mistake(
+                _if_needed(lambda a, b, s: nn.Sequential(nn.Conv2d(a, b, 1, s), nn.BatchNorm2d(b))),
+                "Your convolution has a bias, which the batch norm behind it subtracts again:"
+                " bias=False.",
+            ),
+            Mistake(
+                _for_widths_only,
+                "You look at the widths alone: a stride changes the shape too.",
+            ),
+        ),
+    ),
+    Exercise(
+        id="02.6",
+        title="bug hunt: a misaligned shortcut",
+        solution=free_shortcut,
+        cases=_images,
+        praise="The two paths now speak of the same place in the image.",
+        handed_out=Mistake(
+            _free(lambda x: x[:, :, 1::2, 1::2]),
+            "The shapes fit, but each position of the shortcut comes from one pixel further down"
+            " and to the right than the position that the main path is centred on.",
+        ),
+        mistakes=(
+            Mistake(
+                _free(lambda x: x[:, :, ::2, ::2], front=True),
+                "The positions are right, but now the zeros come first: channel 0 must stay"
+                " channel 0.",
+            ),
+            Mistake(
+                _free(lambda x: F.avg_pool2d(x, 2)),
+                "You average each 2×2 patch. That is a shortcut too, but centred between pixels:"
+                " take the pixel that the strided convolution is centred on.",
+            ),
+            Mistake(
+                _free(lambda x: x[:, :, : x.shape[2] // 2, : x.shape[3] // 2]),
+                "You cut out the upper left quarter: take every second position instead.",
+            ),
+        ),
+    ),
+)
+
+EXERCISES = (*CONVOLUTION, *_BLOCKS, *NETWORK)
+
+QUESTIONS = (
+    Question(
+        "02.p1",
+        "The number of blocks of a ResNet-18 that need a projection",
+        high=8,
+        form=".0f",
+        close=0,
+    ),
+    Question(
+        "02.p2",
+        "The share of parameters that projections in all blocks add",
+        high=1,
+        form=".1%",
+        close=0.01,
+    ),
+    Question(
+        "02.p3",
+        "An identity projection with a fresh batch norm changes the output",
+        choices=("in no mode", "in evaluation mode only", "in training mode only", "in both modes"),
+    ),
+)
