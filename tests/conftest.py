@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 
-# Before torch is imported: `make test` starts one worker per core, so each keeps to one thread.
-# It also fixes the order of floating-point sums, and with it the trained numbers, on all machines
-# of one kind. Processes that a test starts inherit it. A value set outside wins.
-for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
+from conditions import set_them
 
-# Notebooks under test: nobody's progress is written, and everything runs on the CPU.
-os.environ["COURSE_PROGRESS"] = "off"
-os.environ.setdefault("COURSE_DEVICE", "cpu")
+# Before torch is imported: `make test` starts one worker per core, so each keeps to one thread.
+# Processes that a test starts inherit it.
+set_them()
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -17,15 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-# As in the tests: one thread, nobody's progress. Kernels inherit it.
-for _name, _value in {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "COURSE_PROGRESS": "off",
-    "COURSE_DEVICE": "cpu",
-}.items():
-    os.environ.setdefault(_name, _value)
+from conditions import set_them
+
+set_them()
 
 import nbformat
 from course_notebooks import NOTEBOOKS, ROOT, code_cells

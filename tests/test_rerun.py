@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -41,6 +44,27 @@ def notebook(*cells: Any) -> Any:
 def cell(source: str, *outputs: Any, count: int | None = 1, tags: tuple[str, ...] = ()) -> Any:
     metadata = {"tags": list(tags)} if tags else {}
     return v4.new_code_cell(source, outputs=list(outputs), execution_count=count, metadata=metadata)
+
+
+# ---- the conditions
+
+
+def test_a_notebook_tested_alone_writes_nobodys_progress() -> None:
+    """Then pytest reads the conftest beside it, and not the one of the tests."""
+    program = (
+        "import os, runpy; runpy.run_path('notebooks/conftest.py');"
+        "print(*(os.environ[name] for name in ('COURSE_PROGRESS', 'COURSE_DEVICE')))"
+    )
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("COURSE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=course.ROOT,
+        env={**outside, "COURSE_PROGRESS": "on"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "off cpu\n"
 
 
 # ---- what is kept
