@@ -16,6 +16,7 @@ from course_lib.plots.style import BLACK, SMALL
 class Question:
     """What is to be predicted: a number between `low` and `high`, or one of `choices`.
 
+    exact: the answer is the same on every machine, so no ≈ stands before it.
     form: how numbers are written, as in ".0%". close: a guess this near to the answer is called
     close.
     """
@@ -27,6 +28,7 @@ class Question:
     form: str = ".0%"
     close: float = 0.05
     choices: tuple[str, ...] = ()
+    exact: bool = False
 
     def accept(self, guess: Any) -> Any:
         """The guess, or None where there is none yet. Raises CourseError for what can't be one."""
@@ -66,7 +68,8 @@ class Prediction:
     def compare(self, measured: Any) -> None:
         """Print guess and answer side by side."""
         question = self.question
-        answer = measured if question.choices else f"≈{format(measured, question.form)}"
+        sign = "" if question.exact else "≈"
+        answer = measured if question.choices else f"{sign}{format(measured, question.form)}"
         if self.guess is None:
             print(f"{question.asks}: {answer}. (No prediction yet: make one above, and run again.)")
             return
