@@ -130,10 +130,15 @@ class Notebook:
         time.sleep(1)
         self._idle(seconds)
 
+    def interrupt(self) -> None:
+        """Kernel → Interrupt Kernel."""
+        self._menu("Kernel", "Interrupt Kernel")
+        self._idle(60)
+
     def restart(self) -> None:
         """Kernel → Restart Kernel…"""
         self._menu("Kernel", "Restart Kernel…")
-        self.page.get_by_role("button", name="Restart", exact=True).click()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
         time.sleep(1)
         self._idle(60)
 
