@@ -1,0 +1,306 @@
+"""The exercises of notebook 04: removing filters by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from course_lib.lessons import surgery_answers as answers
+from course_lib.lessons import surgery_cases as cases
+from course_lib.lessons.exercise import Exercise, Mistake
+from course_lib.lessons.prediction import Question
+from course_lib.pruning.surgery import columns_of
+
+CUT_CONV = Exercise(
+    id="04.1",
+    title="Cut a convolution",
+    solution=answers.cut_conv,
+    cases=cases.convolutions,
+    use=cases.conv_parts,
+    praise="Filters are rows of the weight, input channels are its columns.",
+    mistakes=(
+        Mistake(
+            answers.cut_swapped,
+            "The two dimensions are swapped: the filters lie along dimension 0 of the weight, the"
+            " input channels along dimension 1.",
+        ),
+        Mistake(
+            answers.cut_outs_only,
+            "The filters are cut and `ins` is not used: the columns of the weight shrink as well.",
+        ),
+        Mistake(
+            answers.cut_bias_wide,
+            "The weight is right and the bias still has a number for every old filter.",
+        ),
+        Mistake(
+            answers.cut_removed,
+            "It removes what is listed: `outs` and `ins` are what stays.",
+        ),
+        Mistake(
+            answers.cut_records_stale,
+            "The tensors are right; out_channels and in_channels still tell the old widths, so"
+            " that print(conv) would not be true.",
+        ),
+    ),
+)
+
+CUT_NORM = Exercise(
+    id="04.2",
+    title="Cut a batch norm",
+    solution=answers.cut_norm,
+    cases=cases.norms,
+    use=cases.norm_parts,
+    praise="Four tensors and one record, all cut at the same places.",
+    mistakes=(
+        Mistake(
+            answers.fresh_norm,
+            "This is a new batch norm of the right width: it has forgotten what the old one"
+            " learned and counted. Nothing would raise, and every kept channel would come out"
+            " scaled wrongly.",
+        ),
+        Mistake(
+            answers.first_norm,
+            "It keeps the first channels instead of the kept ones: each channel gets another"
+            " one's numbers, and nothing raises.",
+        ),
+        Mistake(
+            answers.norm_statistics_wide,
+            "Weight and bias are cut; the running mean and variance, which aren't parameters,"
+            " are still wide.",
+        ),
+        Mistake(
+            answers.norm_records_stale,
+            "The four tensors are right; num_features still tells the old width.",
+        ),
+    ),
+)
+
+PRUNE_CONV1 = Exercise(
+    id="04.3",
+    title="Bug hunt: filters of conv1",
+    solution=answers.prune_conv1,
+    cases=cases.one_block,
+    use=cases.block_output,
+    praise="conv1, the norm on it, the one layer that reads it: three cuts, and none outside.",
+    handed_out=Mistake(
+        answers.norm_left_wide,
+        "The new block stops with a RuntimeError as soon as it is called: one layer between conv1"
+        " and conv2 still expects all the channels.",
+    ),
+    mistakes=(
+        Mistake(
+            lambda block, kept: answers.prune_conv1(block, kept, answers.fresh_norm),
+            "It runs, with a new batch norm in the old one's place, or with none: scale, shift and"
+            " statistics of the kept channels are lost.",
+        ),
+        Mistake(
+            lambda block, kept: answers.prune_conv1(block, kept, answers.first_norm),
+            "It runs, and the norm has kept its first channels instead of the kept ones.",
+        ),
+    ),
+)
+
+ZERO_CHANNELS = Exercise(
+    id="04.4",
+    title="Mask channels",
+    solution=answers.zero_channels,
+    cases=cases.values,
+    use=cases.zeroed,
+    praise="This is the other side of the proof: the wide network, reading zeros.",
+    mistakes=(
+        Mistake(answers.zero_kept, "It zeroes the channels of `kept` and leaves the others."),
+        Mistake(
+            answers.zero_in_place,
+            "The result is right, and x itself was changed on the way: the wide network would"
+            " compute with other numbers afterwards. Work on a copy.",
+        ),
+        Mistake(
+            answers.zero_images,
+            "It zeroes along dimension 0, which counts images: channels are dimension 1.",
+        ),
+        Mistake(
+            lambda x, kept: x[:, kept],
+            "It removes the channels: a masked value keeps its shape, with zeros in it.",
+        ),
+    ),
+)
+
+PRUNE_CONV2 = Exercise(
+    id="04.5",
+    title="Filters of conv2",
+    solution=answers.prune_conv2,
+    cases=cases.two_blocks,
+    use=cases.both_outputs,
+    praise="Both things that are added shrink alike, and so do both layers that read the sum.",
+    mistakes=(
+        Mistake(
+            answers.conv2_without("shortcut"),
+            "The block adds two values of different widths: its projection shortcut has to lose"
+            " the same channels, with its norm.",
+        ),
+        Mistake(
+            answers.conv2_without("shortcut norm"),
+            "The projection is cut, and the batch norm behind it is still wide.",
+        ),
+        Mistake(
+            answers.conv2_without("next shortcut"),
+            "The next block's conv1 is cut; its projection shortcut reads the same value and"
+            " still expects all the channels.",
+        ),
+        Mistake(
+            answers.conv2_without("reader", "next shortcut"),
+            "The first block is right; the next block still reads all the old channels.",
+        ),
+        Mistake(
+            answers.conv2_shortcut_ins,
+            "The projection is cut along its input channels: the block's input has not changed,"
+            " it is the projection's own filters that go.",
+        ),
+    ),
+)
+
+KEEP_LARGEST = Exercise(
+    id="04.6",
+    title="Bug hunt: the misaligned shortcut",
+    solution=answers.keep_largest,
+    cases=cases.two_blocks_and_count,
+    use=cases.output_only,
+    praise="One choice for everything that is added: channel i means the same on both paths.",
+    handed_out=Mistake(
+        answers.misaligned,
+        "Nothing raises and all the shapes fit, but the output isn't that of the masked block:"
+        " print which channels each of the two paths keeps.",
+    ),
+    mistakes=(
+        Mistake(
+            answers.half_aligned,
+            "The projection now keeps conv2's channels, and the norm behind it still those that"
+            " the projection would have chosen.",
+        ),
+        Mistake(
+            answers.by_shortcut,
+            "Both paths agree, on the shortcut's choice: the filters of conv2 are to decide.",
+        ),
+        Mistake(
+            answers.first_on_shortcut,
+            "The shortcut keeps its first channels: it has to keep the same ones as conv2.",
+        ),
+    ),
+)
+
+COLUMNS = Exercise(
+    id="04.7",
+    title="The columns of a channel",
+    solution=columns_of,
+    cases=lambda: [
+        (torch.tensor([0, 2]), 2),
+        (torch.tensor([1]), 4),
+        (torch.tensor([0, 3, 4]), 9),
+        (torch.tensor([1, 2]), 1),
+    ],
+    praise="Flatten goes through the positions of channel 0 first, then through channel 1's.",
+    mistakes=(
+        Mistake(
+            lambda kept, columns: kept,
+            "These are the channels themselves: after flatten each has `columns` columns.",
+        ),
+        Mistake(
+            lambda kept, columns: (kept[:, None] + torch.arange(columns)).flatten(),
+            "The columns of neighbours overlap: channel c doesn't begin at column c.",
+        ),
+        Mistake(
+            lambda kept, columns: (kept * columns + torch.arange(columns)[:, None]).flatten(),
+            "The right columns in the wrong order: all of a channel's columns come before the"
+            " next channel's.",
+        ),
+        Mistake(
+            lambda kept, columns: kept * columns,
+            "This is the first column of each kept channel: the other positions are missing.",
+        ),
+    ),
+)
+
+COUPLED = Exercise(
+    id="04.8",
+    title="Which filters must go together?",
+    solution=answers.coupled_producers,
+    cases=lambda: [([True],), ([False],), ([True, False],), ([False, False, True, False],)],
+    praise="An identity hands the group on; a projection begins a new one.",
+    mistakes=(
+        Mistake(
+            answers.all_free,
+            "Every block has a group of its own here. An identity shortcut has no filters that"
+            " could be cut: what conv2 is added to is the value from before the block.",
+        ),
+        Mistake(
+            answers.projection_left_out,
+            "The projections are in no group, but their filters make one of the two values that"
+            " are added.",
+        ),
+        Mistake(
+            answers.all_tied,
+            "Everything is one group here. A projection reads the old channels and makes new"
+            " ones, so a group ends before it.",
+        ),
+        Mistake(
+            answers.without_before,
+            'What comes in ("before") is missing: a first block without a projection adds to it.',
+        ),
+    ),
+)
+
+GO_ON = Exercise(
+    id="04.9",
+    title="Bug hunt: nothing is learned any more",
+    solution=answers.prune_and_go_on,
+    cases=cases.network_and_keep,
+    use=cases.trained_on,
+    praise="The optimiser knows the new weights, and the direction in which they were moving.",
+    handed_out=Mistake(
+        answers.old_optimizer,
+        "After the surgery the weights don't move. Which tensors does the optimiser hold?",
+    ),
+    mistakes=(
+        Mistake(
+            answers.fresh_optimizer,
+            "It learns, from a standstill: the momentum of the kept weights is lost.",
+        ),
+        Mistake(
+            answers.without_momentum,
+            "It learns, with an optimiser of other settings: it has no momentum at all.",
+        ),
+        Mistake(
+            answers.not_pruned,
+            "This is the wide network: it goes on learning because nothing was removed.",
+        ),
+    ),
+)
+
+EXERCISES = (
+    CUT_CONV,
+    CUT_NORM,
+    PRUNE_CONV1,
+    ZERO_CHANNELS,
+    PRUNE_CONV2,
+    KEEP_LARGEST,
+    COLUMNS,
+    COUPLED,
+    GO_ON,
+)
+
+QUESTIONS = (
+    Question(
+        id="04.p1",
+        asks="All weights of one filter are zero; what the next convolution reads from it is",
+        choices=("zeros", "another constant", "a picture"),
+    ),
+    Question(
+        id="04.p2",
+        asks="Share of the parameters left when every group keeps half its filters",
+        form=".1%",
+    ),
+    Question(
+        id="04.p3",
+        asks="With the optimiser of before the surgery, the loss",
+        choices=("falls", "stays where it is", "rises"),
+    ),
+)

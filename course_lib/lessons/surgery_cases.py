@@ -1,0 +1,199 @@
+"""What the exercises of notebook 04 are tried on, and what is read off the answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.lessons.exercise import Case
+from course_lib.pruning import find_groups
+from course_lib.resnet import BasicBlock, BlockConfig
+
+Answer = Callable[..., Any]
+
+
+def convolutions() -> list[Case]:
+    """Small convolutions, with and without bias, and what is kept of them."""
+    return [
+        (_random(nn.Conv2d(2, 3, 1)), torch.tensor([0, 2]), None),
+        (_random(nn.Conv2d(3, 3, 1, bias=False)), torch.tensor([0, 1]), torch.tensor([1, 2])),
+        (_random(nn.Conv2d(4, 4, 3)), None, torch.tensor([1, 3])),
+        (_random(nn.Conv2d(4, 5, 3)), torch.tensor([0, 3, 4]), torch.tensor([0, 2])),
+    ]
+
+
+def norms() -> list[Case]:
+    """Batch norms that have seen data, and the channels to keep."""
+    return [
+        (_random(nn.BatchNorm2d(3)), torch.tensor([0, 2])),
+        (_random(nn.BatchNorm2d(5)), torch.tensor([1, 2, 4])),
+    ]
+
+
+def one_block() -> list[Case]:
+    """A block and the filters of its conv1 to keep."""
+    return [
+        (_block(2, (3, 2), 1), torch.tensor([0, 2])),
+        (_block(3, (5, 4), 2), torch.tensor([1, 3, 4])),
+    ]
+
+
+def two_blocks() -> list[Case]:
+    """Two blocks in a row and the filters of the first one's conv2 to keep."""
+    return [
+        (_block(2, (2, 3), 3), _block(3, (2, 2), 4), torch.tensor([0, 2])),
+        (_block(3, (4, 5), 5), _block(5, (3, 4), 6), torch.tensor([1, 3, 4])),
+    ]
+
+
+def two_blocks_and_count() -> list[Case]:
+    """Two blocks in a row, whose two paths would choose differently, and how many stay."""
+    small = (_block(2, (2, 3), 4), _block(3, (2, 2), 5), 2)
+    return [small, (*two_blocks()[1][:2], 3)]
+
+
+def values() -> list[Case]:
+    """Values of a few images and the channels to keep."""
+    small = torch.arange(1.0, 9).view(2, 4, 1, 1)
+    return [(small, torch.tensor([0, 1])), (_noise(2, 5, 3, 3), torch.tensor([1, 4]))]
+
+
+def network_and_keep() -> list[Case]:
+    """A chain of layers, and what is kept of its only group."""
+    chain = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1, bias=False),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(3, 2),
+    )
+    return [(_random(chain, 7), {"0": torch.tensor([0, 2])})]
+
+
+def conv_parts(answer: Answer, case: Case) -> Any:
+    """The weights and the records of the convolution that an answer returns."""
+    conv = answer(*case)
+    if conv is None:
+        return None
+    return {
+        "weight": conv.weight,
+        "bias": "none" if conv.bias is None else conv.bias,
+        "out_channels": conv.out_channels,
+        "in_channels": conv.in_channels,
+    }
+
+
+def norm_parts(answer: Answer, case: Case) -> Any:
+    """The four tensors and the record of the batch norm that an answer returns."""
+    norm = answer(*case)
+    if norm is None:
+        return None
+    names = ("weight", "bias", "running_mean", "running_var", "num_features")
+    return {name: getattr(norm, name) for name in names}
+
+
+def block_output(answer: Answer, case: Case) -> Any:
+    """The shape of conv1, and what the new block computes in evaluation mode."""
+    block, kept = case
+    narrow = answer(copy.deepcopy(block), kept)
+    if narrow is None:
+        return None
+    return {"conv1": list(narrow.conv1.weight.shape), "output": _computed(narrow, block)}
+
+
+def both_outputs(answer: Answer, case: Case) -> Any:
+    """The widths of every layer that is to change, and what the two blocks compute in a row."""
+    block, following, kept = case
+    result = answer(copy.deepcopy(block), copy.deepcopy(following), kept)
+    if result is None:
+        return None
+    narrow, reader = result
+    return {
+        "block: conv2": _shape(narrow.conv2),
+        "bn2": _shape(narrow.bn2),
+        "shortcut": [_shape(layer) for layer in narrow.shortcut],
+        "following: conv1": _shape(reader.conv1),
+        "shortcut[0]": _shape(reader.shortcut[0]),
+        "output": _computed(nn.Sequential(narrow, reader), block),
+    }
+
+
+def output_only(answer: Answer, case: Case) -> Any:
+    """What the two blocks compute in a row."""
+    result = both_outputs(answer, case)
+    return None if result is None else result["output"]
+
+
+def zeroed(answer: Answer, case: Case) -> Any:
+    """What comes back, and whether what went in is as it was."""
+    x, kept = case
+    before = x.clone()
+    result = answer(x, kept)
+    if result is None:
+        return None
+    return {"zeroed": result, "x is as it was": torch.equal(x, before)}
+
+
+def trained_on(answer: Answer, case: Case) -> Any:
+    """Three steps, the answer's surgery, two steps more: did the weights move, and to where?"""
+    network, keep = copy.deepcopy(case[0]), case[1]
+    x, truth = _noise(6, 1, 4, 4), torch.tensor([0, 1, 0, 1, 1, 0])
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    _steps(network, optimizer, x, truth, 3)
+    result = answer(network, optimizer, find_groups(network, x[:1]), keep)
+    if result is None:
+        return None
+    narrow, carried = result
+    before = narrow[0].weight.detach().clone()
+    _steps(narrow, carried, x, truth, 2)
+    after = narrow[0].weight.detach()
+    return {
+        "filters": len(after),
+        "the weights move": not torch.equal(before, after),
+        "middles of the filters": after[:, 0, 1, 1],
+    }
+
+
+def _steps(network: nn.Module, optimizer: Any, x: Tensor, truth: Tensor, count: int) -> None:
+    for _ in range(count):
+        loss = nn.functional.cross_entropy(network(x), truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def _computed(layers: nn.Module, block: BasicBlock) -> Any:
+    """The output for one small image, or the name of the error where the shapes don't fit."""
+    x = _noise(1, block.conv1.in_channels, 2, 2)
+    try:
+        return layers.eval()(x)
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def _shape(layer: Any) -> list[int]:
+    return list(layer.weight.shape)
+
+
+def _block(width_in: int, widths: tuple[int, int], seed: int) -> BasicBlock:
+    return _random(BasicBlock(width_in, BlockConfig(widths, projection="norm")), seed)
+
+
+def _random(module: Any, seed: int = 0) -> Any:
+    """The module with numbers drawn for all of its weights and statistics, as after training."""
+    draws = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            drawn = torch.rand(tensor.shape, generator=draws)
+            positive = name.endswith("running_var")
+            tensor.copy_(drawn + 0.5 if positive else 2 * drawn - 1)
+    return module
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
