@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from course_lib.errors import CourseError
+from course_lib.lessons.show import COLUMNS
 from course_lib.plots.style import BLACK, SMALL
 
 
@@ -71,7 +73,7 @@ class Prediction:
         sign = "" if question.exact else "≈"
         answer = measured if question.choices else f"{sign}{format(measured, question.form)}"
         if self.guess is None:
-            print(f"{question.asks}: {answer}. (No prediction yet: make one above, and run again.)")
+            _say(f"{question.asks}: {answer}. (No prediction yet: make one above, and run again.)")
             return
         if question.choices:
             word = "as you predicted" if self.guess == measured else f"you predicted {self.guess}"
@@ -79,4 +81,8 @@ class Prediction:
             near = abs(self.guess - measured) <= question.close
             word = f"you predicted {format(self.guess, question.form)}"
             word += ", close" if near else ""
-        print(f"{question.asks}: {answer}; {word}.")
+        _say(f"{question.asks}: {answer}; {word}.")
+
+
+def _say(text: str) -> None:
+    print(textwrap.fill(text, COLUMNS))

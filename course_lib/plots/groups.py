@@ -125,9 +125,8 @@ def draw_group(
 def _matrix(layer: Any) -> Tensor:
     """Filters × input channels of a layer with weights, channels × 4 of a batch norm."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        tensors: tuple[Any, ...]
-        tensors = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
-        sizes = torch.stack([tensor.detach().abs() for tensor in tensors], dim=1)
+        names = ("weight", "bias", "running_mean", "running_var")
+        sizes = torch.stack([getattr(layer, name).detach().abs() for name in names], dim=1)
         return sizes / sizes.amax(0, keepdim=True).clamp_min(1e-9)
     weight = layer.weight.detach().abs()
     return weight.flatten(2).mean(2) if weight.dim() > 2 else weight
