@@ -31,15 +31,15 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def record(name: str, command: str, content: dict[str, Any]) -> None:
-    """Write a recorded run and where it came from: the command, without paths of this machine."""
+def source(command: str) -> dict[str, str]:
+    """Where a record came from: the command, without paths of this machine."""
     git = ["git", "rev-parse", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    source = {
-        "command": command,
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-    }
+    return {"command": command, "commit": commit, "date": datetime.date.today().isoformat()}
+
+
+def record(name: str, command: str, content: dict[str, Any]) -> None:
+    """Write a recorded run and where it came from."""
     RECORDED.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"source": source, **content}, indent=1)
+    text = json.dumps({"source": source(command), **content}, indent=1)
     (RECORDED / f"{name}.json").write_text(text + "\n")
