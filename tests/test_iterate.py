@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from tiny import TINY, tiny_data
 
-from course_lib import measure, report
+from course_lib import checkpoint, measure, report
 from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
 from course_lib.errors import CourseError
@@ -195,3 +195,17 @@ def test_the_report(finished):
     stamp = (out / "size.png").stat().st_mtime_ns
     assert report.finish(state, tiny_data(), out, CPU) == summary
     assert (out / "size.png").stat().st_mtime_ns == stamp, "a finished run isn't measured again"
+
+
+def test_a_run_can_begin_with_a_network_that_is_trained(finished, tmp_path):
+    state, out = finished
+    network = load_network(out / "full.pt")
+    checkpoint.save(checkpoint.trained_state(TINY, network, CPU), tmp_path)
+    pruned = run(TINY, tmp_path, resume=True)
+    first, same = pruned.history[0], state.history[0]
+    assert timeless([first]) == timeless([same])
+    for name, value in network.state_dict().items():
+        assert torch.equal(pruned.full["state_dict"][name], value)
+    # Without the momentum that training leaves behind, the rounds end near by but not equal.
+    assert [r["widths"] for r in pruned.history] == [r["widths"] for r in state.history]
+    assert [r["batches"] for r in pruned.history] == [r["batches"] for r in state.history]
