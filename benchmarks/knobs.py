@@ -10,7 +10,6 @@ done again, so an interrupted command goes on when it is given again.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,10 @@ SEEDS = (0, 1, 2)
 LEFT = 0.43  # of the filters, and so about a fifth of the parameters
 BUDGET = 240  # batches of fine-tuning, shared equally by the rounds
 ROUNDS = 8
-KEPT = ("round", "filters", "parameters", "val_accuracy_pruned", "val_accuracy", "batches")
+KEPT = (
+    *("round", "filters", "parameters", "val_accuracy_pruned", "val_accuracy"),
+    *("batches", "passed", "attempts"),
+)
 
 
 def fraction_for(rounds: int) -> float:
@@ -88,18 +90,12 @@ def config_for(seed: int, about: dict[str, Any], changes: dict[str, Any]) -> Con
 
 def run(out: Path, config: Config, data: Data) -> list[dict[str, Any]]:
     """The history of one run, begun, resumed, or read where it is done."""
-    done = out / "done.json"
-    if not done.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        device = torch.device("cpu")
-        if not (out / "checkpoint.pt").exists():
-            start = checkpoint.trained_state(config, small.load_small("full"), device)
-            checkpoint.save(start, out)
-        state = iterate(config, data, out, device, resume=True, progress=False)
-        names = (*KEPT, "passed", "attempts")
-        rows = [{name: line[name] for name in names} for line in state.history]
-        checkpoint.write_text(done, json.dumps(rows))
-    return json.loads(done.read_text(encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cpu")
+    if not (out / "checkpoint.pt").exists():
+        start = checkpoint.trained_state(config, small.load_small("full"), device)
+        checkpoint.save(start, out)
+    return iterate(config, data, out, device, resume=True, progress=False).history
 
 
 def main() -> None:
@@ -117,7 +113,10 @@ def main() -> None:
                 config = config_for(seed, about, changes)
                 name = "-".join(f"{k}={v:.4g}" for k, v in folder_parts(config).items())
                 history = run(out / name / f"seed{seed}", config, data)
-                runs.append({"knob": knob, "value": value, "seed": seed, "history": history})
+                rows = [{name: line[name] for name in KEPT} for line in history]
+                runs.append({"knob": knob, "value": value, "seed": seed, "history": rows})
+                if knob == "scope":  # where the filters are gone tells why one does worse
+                    runs[-1]["widths"] = history[-1]["widths"]
                 print(knob, value, seed, history[-1]["val_accuracy"], flush=True)
     content = {"left": LEFT, "budget": BUDGET, "reference": config_for(0, about, {}).to_dict()}
     record("knobs", COMMAND, {**content, "runs": runs, "machine": machine(torch.device("cpu"))})

@@ -36,17 +36,20 @@ def knobs_figure(runs: Sequence[Record]) -> Figure:
     """
     figure = Figure(figsize=(8.0, 6.4), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, 2)
-    _against(axes[0, 0], of_knob(runs, "rounds"), BLUE, "o", "-", "240 batches")
+    _against(axes[0, 0], of_knob(runs, "rounds"), BLUE, "o", "-", "240 batches in all")
     longer = of_knob(runs, "rounds, three times the batches")
-    _against(axes[0, 0], longer, RED, "s", "--", "720 batches")
+    _against(axes[0, 0], longer, RED, "s", "--", "720 batches in all")
+    _number(axes[0, 0], of_knob(runs, "rounds"))
     axes[0, 0].legend(fontsize=SMALL, frameon=False, loc="lower left")
-    _label(axes[0, 0], "rounds to the same size", "A  One cut or many, equal batches in all")
+    _label(axes[0, 0], "rounds to the same size", "A  One cut or many", decimals=1)
     _against(axes[0, 1], of_knob(runs, "finetune_batches"), BLUE, "o", "-", "")
+    _number(axes[0, 1], of_knob(runs, "finetune_batches"))
     _label(axes[0, 1], "batches of fine-tuning per round", "B  How long each round is fine-tuned")
     _scope(axes[1, 0], of_knob(runs, "scope"))
     _label(axes[1, 0], "round", "C  Ranked within layers or across the network")
     _gates(axes[1, 1], of_knob(runs, "tolerance"))
-    _label(axes[1, 1], "parameters left in the network kept", "D  Where the gate stops the run")
+    _label(axes[1, 1], "tolerance of the gate", "D  Where the gate stops the run")
+    axes[1, 1].set_ylabel("parameters kept", fontsize=NORMAL)
     return figure
 
 
@@ -95,52 +98,51 @@ def _against(
         axes.plot([x] * len(ys), ys, ls="none", marker=marker, ms=4, color=color, alpha=0.6)
     means = [mean(ys) for _, ys in points]
     axes.plot([x for x, _ in points], means, color=color, ls=dashes, marker=marker, label=label)
+
+
+def _number(axes: Axes, values: Mapping[str, Any]) -> None:
+    """A logarithmic axis with the settings themselves as its numbers."""
     axes.set_xscale("log", base=2)
-    ticks = sorted({x for x, _ in points} | set(axes.get_xticks() if dashes == "--" else ()))
-    if dashes == "-":
-        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        axes.minorticks_off()
+    axes.set_xticks([float(value) for value in values], list(values))
+    axes.minorticks_off()
 
 
 def _scope(axes: Axes, values: Mapping[str, list[Sequence[Record]]]) -> None:
-    """Accuracy after fine-tuning and right after surgery, mean over seeds, round by round."""
-    for (scope, seeds), (color, marker) in zip(
-        values.items(), ((BLUE, "o"), (RED, "s")), strict=False
-    ):
-        rounds = [line["round"] for line in seeds[0][1:]]
-        for key, dashes in (("val_accuracy", "-"), ("val_accuracy_pruned", ":")):
-            heights = [mean(history[r][key] for history in seeds) for r in rounds]
-            name = f"{scope}, tuned" if dashes == "-" else f"{scope}, just cut"
-            axes.plot(rounds, heights, color=color, marker=marker, ms=4, ls=dashes, label=name)
+    """Accuracy after fine-tuning, round by round: seeds as marks, the mean as a line."""
+    styles = ((BLUE, "o", "-", "within each layer"), (RED, "s", "--", "across the network"))
+    for seeds, (color, marker, dashes, name) in zip(values.values(), styles, strict=False):
+        rounds = range(len(seeds[0]))
+        columns = [[history[r]["val_accuracy"] for history in seeds] for r in rounds]
+        for r, column in zip(rounds, columns, strict=True):
+            axes.plot([r] * len(column), column, marker, ls="none", ms=3, color=color, alpha=0.6)
+        axes.plot(rounds, list(map(mean, columns)), color=color, ls=dashes, label=name)
     axes.legend(fontsize=SMALL, frameon=False, loc="lower left")
 
 
 def _gates(axes: Axes, values: Mapping[str, list[Sequence[Record]]]) -> None:
-    """The network that each run keeps: parameters left against accuracy."""
-    marks = (("o", BLUE), ("s", ORANGE), ("^", RED), ("X", "0.3"))
-    for (value, seeds), (marker, color) in zip(values.items(), marks, strict=False):
-        ends = [(kept(history), history[0]) for history in seeds]
-        label = value if value == "no gate" else f"{float(value):.0%} below full"
-        axes.plot(
-            [line["parameters"] / full["parameters"] for line, full in ends],
-            [line["val_accuracy"] for line, _ in ends],
-            ls="none",
-            marker=marker,
-            ms=7,
-            color=color,
-            mec="black",
-            mew=0.5,
-            label=label,
+    """Parameters left in the network that each run keeps, and the mean accuracy above them."""
+    for place, seeds in enumerate(values.values()):
+        shares = [kept(history)["parameters"] / history[0]["parameters"] for history in seeds]
+        axes.plot([place] * len(shares), shares, "o", ls="none", ms=6, color=BLUE, alpha=0.7)
+        reached = mean(kept(history)["val_accuracy"] for history in seeds)
+        axes.annotate(
+            f"{reached:.1%}\nright",
+            (place, max(shares)),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=SMALL,
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.legend(fontsize=SMALL, frameon=False, loc="lower right")
+    names = [value if value == "no gate" else f"{float(value):.0%}" for value in values]
+    axes.set_xticks(range(len(values)), names)
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.set_ylim(0, 1)
 
 
-def _label(axes: Axes, xlabel: str, title: str) -> None:
+def _label(axes: Axes, xlabel: str, title: str, decimals: int = 0) -> None:
     axes.set_xlabel(xlabel, fontsize=NORMAL)
     axes.set_ylabel("validation accuracy", fontsize=NORMAL)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=decimals))
     axes.tick_params(labelsize=SMALL)
     axes.set_title(title, fontsize=NORMAL, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
