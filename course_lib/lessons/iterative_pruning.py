@@ -144,6 +144,7 @@ EXERCISES = (
             (0.96875, 0.96875, 0.0625, 1, 1),
             (0.9375, 0.96875, 0.0625, 2, 1),
             (0.875, 0.96875, 0.0625, 1, 0),
+            (0.875, 0.96875, 0.0625, 1, 2),
             (0.96, 0.9921875, 0.015625, 1, 1),
         ],
         (
@@ -306,7 +307,7 @@ QUESTIONS = (
     ),
     Question(
         "06.p3",
-        "Batches until the median round of the laptop runs has recovered",
+        "Batches until nine of ten rounds of the laptop runs have recovered",
         low=0,
         high=50,
         form=".0f",

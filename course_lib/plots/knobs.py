@@ -78,7 +78,7 @@ def recovery_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]])
     axes.axhline(0, color="0.4", lw=0.8)
     axes.axhline(-2, color="0.4", lw=0.8, ls=(0, (1, 2)))
     axes.annotate("tolerance", (axes.get_xlim()[1], -2), ha="right", va="bottom", fontsize=SMALL)
-    return finish(figure, axes, "Most of the recovery takes a few batches")
+    return finish(figure, axes, "After a cut: the median round and the middle half")
 
 
 def _against(
