@@ -183,7 +183,7 @@ EXERCISES = (
         "06.4",
         "One round",
         answers.one_round,
-        lambda: [_stand_ins(good) for good in (1, 2, 3)],
+        lambda: [_stand_ins(good) for good in (1, 2, 3, 0)],
         (
             Mistake(
                 answers.judged_untuned,
