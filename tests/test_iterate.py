@@ -202,7 +202,8 @@ def test_a_run_can_begin_with_a_network_that_is_trained(finished, tmp_path):
     network = load_network(out / "full.pt")
     checkpoint.save(checkpoint.trained_state(TINY, network, CPU), tmp_path)
     pruned = run(TINY, tmp_path, resume=True)
-    first, same = pruned.history[0], state.history[0]
+    # Speed is measured afterwards, by a report: maybe by another test of this finished run.
+    first, same = ({**r.history[0], "images_per_second": None} for r in (pruned, state))
     assert timeless([first]) == timeless([same])
     for name, value in network.state_dict().items():
         assert torch.equal(pruned.full["state_dict"][name], value)
