@@ -25,7 +25,7 @@ import torch
 from course_lib import distributed
 from course_lib.config import Config
 from course_lib.errors import CourseError
-from course_lib.resnet import ResNet, ResNetConfig, saved_form
+from course_lib.resnet import ResNet, ResNetConfig, config_of, saved_form
 from course_lib.training import make_optimizer, make_schedule, place
 
 FORMAT = 1
@@ -223,6 +223,18 @@ def new_state(config: Config, network_config: ResNetConfig, device: torch.device
     optimizer = make_optimizer(placed, config.rate, config.momentum, config.weight_decay)
     state = State(config, placed, optimizer, schedule=None)  # type: ignore[arg-type]
     start_cycle(state)
+    return state
+
+
+def trained_state(config: Config, network: ResNet, device: torch.device) -> State:
+    """The state of a run whose full network is there already, at the end of its training.
+
+    Saved in a folder, it lets `iterate(…, resume=True)` go on there with the check of this network
+    and the first round. `config.batches` says how many batches the network has been trained for.
+    """
+    state = new_state(config, config_of(network), device)
+    state.network.load_state_dict(network.state_dict())
+    state.batch = state.batches = config.batches
     return state
 
 

@@ -102,7 +102,7 @@ def bar(steps: Iterable[Item], label: str, total: int | None = None) -> Iterator
         return
     made = ipywidgets.IntProgress(max=count, description=label, style=_WIDE)
     words = ipywidgets.Label()
-    _display(ipywidgets.HBox([made, words]), f"({label}: {count} steps)")
+    _display(ipywidgets.HBox([made, words]), f"({label}: {count} step{'s' * (count != 1)})")
     started = time.perf_counter()
     for done, step in enumerate(steps, start=1):
         yield step

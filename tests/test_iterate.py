@@ -271,3 +271,18 @@ def test_the_report(finished, monkeypatch):
     stamp = (out / "size.png").stat().st_mtime_ns
     assert report.finish(state, tiny_data(), out, CPU) == summary
     assert (out / "size.png").stat().st_mtime_ns == stamp, "a finished run isn't measured again"
+
+
+def test_a_run_can_begin_with_a_network_that_is_trained(finished, tmp_path):
+    state, out = finished
+    network = load_network(out / "full.pt")
+    checkpoint.save(checkpoint.trained_state(TINY, network, CPU), tmp_path)
+    pruned = run(TINY, tmp_path, resume=True)
+    # Speed is measured afterwards, by a report: maybe by another test of this finished run.
+    first, same = ({**r.history[0], "images_per_second": None} for r in (pruned, state))
+    assert timeless([first]) == timeless([same])
+    for name, value in network.state_dict().items():
+        assert torch.equal(pruned.full["state_dict"][name], value)
+    # Without the momentum that training leaves behind, the rounds end near by but not equal.
+    assert [r["widths"] for r in pruned.history] == [r["widths"] for r in state.history]
+    assert [r["batches"] for r in pruned.history] == [r["batches"] for r in state.history]

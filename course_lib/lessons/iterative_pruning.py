@@ -1,0 +1,316 @@
+"""The exercises and predictions of notebook 06, iterative pruning."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_lib.lessons import iterative_answers as answers
+from course_lib.lessons.exercise import Case, Exercise, Mistake
+from course_lib.lessons.prediction import Question
+from course_lib.pruning import find_groups
+
+
+def _stand_ins(good_after: int) -> Case:
+    """A round whose networks are texts that say what was done to them."""
+
+    def judge(candidate: str, tried: int) -> str:
+        if candidate.count("tuned") >= good_after:
+            return "go on"
+        return "fine-tune again" if tried < 2 else "roll back"
+
+    return "full", lambda n: f"{n}, cut", lambda n: f"{n}, tuned", judge
+
+
+def _curve(*rows: tuple[int, str, float]) -> list[dict[str, Any]]:
+    return [{"batches": b, "phase": phase, "accuracy": a} for b, phase, a in rows]
+
+
+def _curves() -> list[Case]:
+    curve = _curve(
+        *((90, "base", 0.75), (100, "base", 0.96875)),
+        *((100, "round 1", 0.5), (110, "round 1", 0.875), (120, "round 1", 0.9375)),
+        *((120, "round 2", 0.25), (130, "round 2", 0.75), (140, "round 2", 0.875)),
+    )
+    return [(curve[2:5], "round 1", 0.9), (curve, "round 1", 0.875), (curve, "round 2", 0.9)]
+
+
+def _trained_once() -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
+    """A small chain with an optimiser that has momentum."""
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    images = torch.linspace(-1, 1, 15).reshape(5, 3)
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    return network, optimizer, images, labels
+
+
+def _hunts() -> list[Case]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network, optimizer, images, labels = _trained_once()
+    groups = find_groups(network, images[:1])
+    keeps = [{"0": torch.tensor([0, 2, 3])}, {"0": torch.tensor([1, 3])}]
+    # Each case has a network and an optimiser of its own, since a step changes them.
+    pairs = [copy.deepcopy((network, optimizer)) for _ in keeps]
+    return [(*pair, groups, keep, images, labels) for pair, keep in zip(pairs, keeps, strict=True)]
+
+
+def _bias_after(answer: Callable[..., Any], case: Case) -> Any:
+    result = answer(*case)
+    if not isinstance(result, nn.Module):
+        return result
+    return {name: p.detach() for name, p in result.named_parameters() if p.dim() == 1}
+
+
+def _reports() -> list[Case]:
+    def line(round: int, val: float, test: float, passed: bool = True) -> dict[str, Any]:
+        return {"round": round, "val_accuracy": val, "test_accuracy": test, "passed": passed}
+
+    first = [line(1, 0.97, 0.96), line(2, 0.96, 0.98), line(3, 0.96, 0.95)]
+    return [(first,), ([*first, line(4, 0.90, 0.99, passed=False)],)]
+
+
+EXERCISES = (
+    Exercise(
+        "06.1",
+        "How many rounds reach a fifth?",
+        answers.rounds_needed,
+        lambda: [(0.5, 0.2), (0.05, 0.2), (0.1, 0.05)],
+        (
+            Mistake(
+                answers.rounds_of_filters,
+                "That many rounds leave this share of the filters: a weight belongs to a filter of"
+                " its own layer and reads a channel of the layer before, and both shrink.",
+            ),
+            Mistake(
+                answers.rounds_without_compounding,
+                "You took the same number away in every round: each round takes its fraction of"
+                " what is left, and from the parameters by both of their sides.",
+            ),
+            Mistake(
+                answers.rounds_floor,
+                "After that many rounds there are still too many parameters: a part of a round"
+                " must count as a whole one.",
+            ),
+        ),
+        "16 rounds of 5 % are what the laptop preset takes.",
+    ),
+    Exercise(
+        "06.2",
+        "Widths after r rounds",
+        answers.widths_after,
+        lambda: [
+            ({"conv1": 16}, 0.05, 1, 2),
+            ({"conv1": 16, "layer1.0.conv1": 64}, 0.05, 16, 2),
+            ({"conv1": 10, "layer1.0.conv1": 12}, 0.05, 6, 2),
+            ({"conv1": 4, "layer1.0.conv1": 8}, 0.5, 2, 2),
+        ],
+        (
+            Mistake(answers.widths_no_floor, "A layer fell below the floor: no layer keeps fewer."),
+            Mistake(
+                answers.widths_truncated,
+                "You cut the decimals off: round to the nearest whole number, half up.",
+            ),
+            Mistake(
+                answers.widths_linear,
+                "You took the fraction of the first width each time: what is left shrinks by the"
+                " same factor each round.",
+            ),
+            Mistake(
+                answers.widths_drifting,
+                "You rounded after every round, so rounding errors add up and small layers stall:"
+                " count from the widths at the start.",
+            ),
+        ),
+        "Small layers neither stall nor drift.",
+    ),
+    Exercise(
+        "06.3",
+        "The gate's decision",
+        answers.verdict,
+        lambda: [
+            (0.875, 0.96875, 0.0625, 1, 1),
+            (0.90625, 0.96875, 0.0625, 1, 1),
+            (0.875, 0.96875, 0.0625, 2, 1),
+            (0.96875, 0.96875, 0.0625, 1, 1),
+            (0.9375, 0.96875, 0.0625, 2, 1),
+            (0.875, 0.96875, 0.0625, 1, 0),
+            (0.875, 0.96875, 0.0625, 1, 2),
+            (0.96, 0.9921875, 0.015625, 1, 1),
+        ],
+        (
+            Mistake(
+                answers.absolute,
+                "You compared with a fixed 95 %: the gate compares with the full network's"
+                " accuracy, whatever that is.",
+            ),
+            Mistake(
+                answers.raised,
+                "You asked for more than the full network's accuracy: the tolerance says how far"
+                " below it a pruned network may lie.",
+            ),
+            Mistake(
+                answers.no_tolerance,
+                "You asked for the full network's accuracy itself: leave out the tolerance, and"
+                " half of all harmless rounds fail by the luck of the images.",
+            ),
+            Mistake(
+                answers.never_again,
+                "You rolled back at once: up to `retries` further fine-tunings come first.",
+            ),
+            Mistake(
+                answers.for_ever,
+                "You never roll back: after 1 + retries fine-tunings it is enough.",
+            ),
+            Mistake(
+                answers.one_try_less,
+                "You gave up one fine-tuning too early: `tried` counts the first one as well,"
+                " which isn't a retry.",
+            ),
+        ),
+        "A relative gate works for any task, hard or easy.",
+    ),
+    Exercise(
+        "06.4",
+        "One round",
+        answers.one_round,
+        lambda: [_stand_ins(good) for good in (1, 2, 3, 0)],
+        (
+            Mistake(
+                answers.judged_untuned,
+                "You judged the network before it was fine-tuned: nearly every network fails right"
+                " after surgery.",
+            ),
+            Mistake(
+                answers.not_rolled_back,
+                "The round failed and you handed on its network: roll back means that the network"
+                " from before the cut is kept.",
+            ),
+            Mistake(
+                answers.cut_again,
+                "You cut again before the second fine-tuning: a network that hasn't recovered gets"
+                " more training, not less width.",
+            ),
+            Mistake(
+                answers.one_try,
+                'You treated "fine-tune again" as a failure: it asks for one more fine-tuning of'
+                " the same candidate, and a new verdict.",
+            ),
+        ),
+        "This is the loop's body; the rest is repetition.",
+    ),
+    Exercise(
+        "06.5",
+        "How fast did it recover?",
+        answers.recovery_batches,
+        _curves,
+        (
+            Mistake(
+                answers.since_the_beginning,
+                "You counted from the beginning of all training: count from the surgery, the"
+                " phase's first point.",
+            ),
+            Mistake(
+                answers.points_counted,
+                "You counted points of the curve: the answer is in batches.",
+            ),
+            Mistake(
+                answers.any_phase,
+                "You looked at other phases too: the full network reaches the level long before"
+                " the surgery.",
+            ),
+            Mistake(
+                answers.above_only,
+                "You waited until the level was exceeded: reaching it is enough.",
+            ),
+        ),
+        "With this, any learning curve tells how much fine-tuning was needed.",
+    ),
+    Exercise(
+        "06.6",
+        "Bug hunt: it trains, and nothing improves",
+        answers.cut_and_step,
+        _hunts,
+        (
+            Mistake(
+                answers.fresh_momentum,
+                "It trains, but the new optimiser begins without momentum, and with a rate of your"
+                " own: let the course's function carry all of it across the surgery.",
+            ),
+            Mistake(
+                answers.wide_network_stepped,
+                "You trained the wide network and cut afterwards: the narrow network is to take"
+                " the step.",
+            ),
+        ),
+        "After each surgery there are new parameters, and the optimiser must hold those.",
+        use=_bias_after,
+        handed_out=Mistake(
+            answers.old_parameters, "The network it returns is exactly as the surgery left it."
+        ),
+    ),
+    Exercise(
+        "06.7",
+        "Bug hunt: the result that is too good",
+        answers.chosen_and_reported,
+        _reports,
+        (
+            Mistake(
+                answers.best_on_test_that_passed,
+                "Only passed rounds are considered now, but the test set still chooses between"
+                " them: whatever chooses may not be what is reported.",
+            ),
+            Mistake(
+                answers.best_on_validation,
+                "You chose the round that is best on the validation set, which is allowed, but"
+                " not the rule of this loop: it keeps the smallest network that passed.",
+            ),
+            Mistake(
+                answers.validation_reported,
+                "You reported the accuracy that the gate looked at: report the test accuracy,"
+                " which chose nothing.",
+            ),
+            Mistake(
+                answers.last_of_all,
+                "You kept a round that failed the gate: keep the last one that passed.",
+            ),
+        ),
+        "Validation images choose, test images report, once.",
+        handed_out=Mistake(
+            answers.best_on_test, "It still picks the round by the number that it then reports."
+        ),
+    ),
+)
+
+QUESTIONS = (
+    Question(
+        "06.p1",
+        "Accuracy right after 15 % of every layer's filters are removed",
+        low=0.0,
+        high=1.0,
+        form=".0%",
+        close=0.1,
+    ),
+    Question(
+        "06.p2",
+        "Equal size, equal batches of fine-tuning: which network is more accurate",
+        choices=("one cut", "eight rounds", "no difference"),
+    ),
+    Question(
+        "06.p3",
+        "Batches until nine of ten rounds of the laptop runs have recovered",
+        low=0,
+        high=50,
+        form=".0f",
+        close=5,
+    ),
+)
