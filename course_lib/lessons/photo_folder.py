@@ -71,7 +71,7 @@ def _odd_files(folder: Path, one: str, other: str) -> tuple[str, ...]:
     (place / "a page.jpg").write_text("<html>not found</html>", encoding="utf-8")
     (place / "notes.txt").write_text("the van is from Tuesday", encoding="utf-8")
     shutil.copy(files[8], place / "copy of 0009.png")
-    shutil.copy(files[9], folder / other / "in two classes.png")
+    shutil.copy(files[9], folder / other / f"{one} again.png")
     made = "ROTATED.JPG palette.gif alpha.png cmyk.jpg large.webp tiny.bmp truncated.jpg empty.jpg"
     names = [*made.split(), "sixteen bits.tif", "a page.jpg", "notes.txt", "copy of 0009.png"]
-    return (*(f"{one}/{name}" for name in sorted(names)), f"{other}/in two classes.png")
+    return (*(f"{one}/{name}" for name in sorted(names)), f"{other}/{one} again.png")

@@ -58,7 +58,7 @@ def trainings(
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = cells[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False
+        handles, labels, loc="outside upper center", ncols=3, fontsize=SMALL, frameon=False
     )
     figure.supxlabel("batches", fontsize=NORMAL)
     figure.supylabel("accuracy", fontsize=NORMAL)
