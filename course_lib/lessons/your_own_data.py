@@ -1,0 +1,333 @@
+"""Notebook 09: a folder of your own images, from a split without leaks to the round you keep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib.answers import balanced_accuracy as balanced_of
+from course_lib.answers import confusion
+from course_lib.lessons.exercise import Exercise, Mistake
+from course_lib.lessons.prediction import Question
+
+Parts = dict[str, list[str]]
+Files = Mapping[str, bytes]
+
+
+def _place(what: bytes) -> float:
+    return int(hashlib.sha256(what).hexdigest()[:8], 16) / 16**8
+
+
+def _part(place: float) -> str:
+    return "train" if place < 0.70 else "val" if place < 0.85 else "test"
+
+
+def split_files(files: Files) -> Parts:
+    """Names by part, decided by each file's bytes, so that copies stay together."""
+    parts: Parts = {"train": [], "val": [], "test": []}
+    for name in sorted(files):
+        parts[_part(_place(files[name]))].append(name)
+    return parts
+
+
+def _by_name(files: Files) -> Parts:
+    parts: Parts = {"train": [], "val": [], "test": []}
+    for name in sorted(files):
+        parts[_part(_place(name.encode()))].append(name)
+    return parts
+
+
+def _in_order(files: Files) -> Parts:
+    names = sorted(files)
+    first, second = int(0.70 * len(names)), int(0.85 * len(names))
+    return {"train": names[:first], "val": names[first:second], "test": names[second:]}
+
+
+def _one_copy(files: Files) -> Parts:
+    contents: dict[bytes, str] = {}
+    for name in sorted(files):
+        contents.setdefault(files[name], name)
+    return split_files({name: content for content, name in contents.items()})
+
+
+def _wrong_border(files: Files) -> Parts:
+    parts: Parts = {"train": [], "val": [], "test": []}
+    for name in sorted(files):
+        place = _place(files[name])
+        parts["train" if place < 0.70 else "val" if place < 0.15 else "test"].append(name)
+    return parts
+
+
+def _file_cases() -> list[tuple[Any, ...]]:
+    few = {"blue/1.jpg": b"sky", "red/1.jpg": b"rose", "red/copy.jpg": b"rose"}
+    more = {f"{colour}/{i}.jpg": f"{colour}{i // 2}".encode() for colour in "bgr" for i in range(9)}
+    return [(few,), (more,)]
+
+
+def balanced_accuracy(labels: Tensor, answers: Tensor) -> float:
+    """The mean over classes of the share of right answers; the library's, from two tensors."""
+    classes = int(torch.cat([labels, answers]).max()) + 1
+    return balanced_of(confusion(labels, answers, classes))
+
+
+def _plain(labels: Tensor, answers: Tensor) -> float:
+    return (labels == answers).double().mean().item()
+
+
+def _over_answers(labels: Tensor, answers: Tensor) -> float:
+    right = (labels == answers).double()
+    return torch.stack([right[answers == c].mean() for c in answers.unique()]).mean().item()
+
+
+def _over_all_numbers(labels: Tensor, answers: Tensor) -> float:
+    classes = int(torch.cat([labels, answers]).max()) + 1
+    right = (labels == answers).double()
+    shares = [right[labels == c].sum() / max(1, int((labels == c).sum())) for c in range(classes)]
+    return (sum(shares) / classes).item()  # type: ignore[union-attr]
+
+
+def _sum_of_shares(labels: Tensor, answers: Tensor) -> float:
+    right = (labels == answers).double()
+    return sum(right[labels == c].mean().item() for c in labels.unique())
+
+
+def _answer_cases() -> list[tuple[Any, ...]]:
+    return [
+        (torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 0])),
+        (torch.tensor([0, 0, 0, 0, 1, 1, 3]), torch.tensor([0, 0, 0, 1, 1, 0, 3])),
+        (torch.tensor([2, 2, 0, 1]), torch.tensor([2, 0, 0, 1])),
+    ]
+
+
+Round = Mapping[str, Any]
+
+
+def _recovered(history: Sequence[Round], tolerance: float, key: str = "val") -> list[Round]:
+    return [line for line in history if line[key] >= history[0][key] - tolerance]
+
+
+def choose_round(history: Sequence[Round], budget: int, tolerance: float) -> int | None:
+    """The most accurate round, on validation images, that fits the budget and has recovered."""
+    fits = [line for line in _recovered(history, tolerance) if line["macs"] <= budget]
+    return max(fits, key=lambda line: line["val"])["round"] if fits else None
+
+
+def _peeks(history: Sequence[Round], budget: int, tolerance: float) -> int | None:
+    fits = [line for line in _recovered(history, tolerance) if line["macs"] <= budget]
+    return max(fits, key=lambda line: line["test"])["round"] if fits else None
+
+
+def _no_budget(history: Sequence[Round], budget: int, tolerance: float) -> int | None:
+    return max(_recovered(history, tolerance), key=lambda line: line["val"])["round"]
+
+
+def _no_gate(history: Sequence[Round], budget: int, tolerance: float) -> int | None:
+    fits = [line for line in history if line["macs"] <= budget]
+    return max(fits, key=lambda line: line["val"])["round"] if fits else None
+
+
+def _smallest(history: Sequence[Round], budget: int, tolerance: float) -> int | None:
+    fits = [line for line in _recovered(history, tolerance) if line["macs"] <= budget]
+    return min(fits, key=lambda line: line["macs"])["round"] if fits else None
+
+
+def _history(*rows: tuple[int, float, float]) -> list[dict[str, Any]]:
+    return [
+        {"round": number, "macs": macs, "val": val, "test": test}
+        for number, (macs, val, test) in enumerate(rows)
+    ]
+
+
+def _round_cases() -> list[tuple[Any, ...]]:
+    run = _history(
+        (100, 0.95, 0.94), (80, 0.96, 0.93), (60, 0.94, 0.95), (40, 0.935, 0.92), (20, 0.90, 0.96)
+    )
+    return [(run, 70, 0.02), (run, 100, 0.02), (run, 30, 0.02), (run, 50, 0.10)]
+
+
+def _or_stopped(answer: Any, case: tuple[Any, ...]) -> Any:
+    """The answer, or that it stopped: which of Python's errors a missing name ends in is free."""
+    try:
+        return answer(*case)
+    except (KeyError, ValueError):
+        return "stopped with an error"
+
+
+def number_labels(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The class number of every file "class/name.jpg", for both parts from one list of classes."""
+    classes = sorted({file.split("/")[0] for file in train})
+    numbers = {name: i for i, name in enumerate(classes)}
+    return (
+        [numbers[file.split("/")[0]] for file in train],
+        [numbers[file.split("/")[0]] for file in test],
+    )
+
+
+def each_by_itself(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The function of the bug hunt: every part makes its own list of classes."""
+    found = []
+    for files in (train, test):
+        classes = sorted({file.split("/")[0] for file in files})
+        found.append([classes.index(file.split("/")[0]) for file in files])
+    return found[0], found[1]
+
+
+def _of_both(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
+    classes = sorted({file.split("/")[0] for file in [*train, *test]})
+    return (
+        [classes.index(file.split("/")[0]) for file in train],
+        [classes.index(file.split("/")[0]) for file in test],
+    )
+
+
+def _as_met(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
+    classes = list(dict.fromkeys(file.split("/")[0] for file in train))
+    return (
+        [classes.index(file.split("/")[0]) for file in train],
+        [classes.index(file.split("/")[0]) for file in test if file.split("/")[0] in classes],
+    )
+
+
+def _drops(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
+    classes = sorted({file.split("/")[0] for file in train})
+    return (
+        [classes.index(file.split("/")[0]) for file in train],
+        [classes.index(file.split("/")[0]) for file in test if file.split("/")[0] in classes],
+    )
+
+
+def _label_cases() -> list[tuple[Any, ...]]:
+    train = ["red/1.jpg", "blue/1.jpg", "green/1.jpg", "red/2.jpg"]
+    return [
+        (train, ["red/9.jpg", "blue/9.jpg"]),
+        (train, ["green/8.jpg", "red/8.jpg"]),
+        (train, ["red/7.jpg", "cyan/7.jpg"]),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        id="09.1",
+        title="Split without leaks",
+        solution=split_files,
+        cases=_file_cases,
+        mistakes=(
+            Mistake(
+                _by_name,
+                "You hashed the name: two copies have two names, so they can land on both sides. "
+                "What do copies have in common?",
+            ),
+            Mistake(
+                _in_order,
+                "You cut the sorted list at 70 % and 85 %: the last class then has no training "
+                "images, and a copy can be cut from its twin. Ask `place` for every file.",
+            ),
+            Mistake(
+                _one_copy,
+                "You left the copies out. They may stay; all that matters is on which side.",
+            ),
+            Mistake(
+                _wrong_border,
+                "Your val part is always empty: its border is 0.85, where train's 0.70 and its own "
+                "0.15 add up.",
+            ),
+        ),
+        praise="The part depends on the bytes alone: copies stay together, on every machine.",
+    ),
+    Exercise(
+        id="09.2",
+        title="Balanced accuracy",
+        solution=balanced_accuracy,
+        cases=_answer_cases,
+        mistakes=(
+            Mistake(
+                _plain,
+                "This is plain accuracy: every image counts the same, so the largest class rules. "
+                "Take each class's share first.",
+            ),
+            Mistake(
+                _over_answers,
+                "You grouped by the answers: that tells how far an answer can be trusted. Group by "
+                "the true classes.",
+            ),
+            Mistake(
+                _over_all_numbers,
+                "A class without images counted as 0. It has no accuracy at all: leave it out of "
+                "the mean.",
+            ),
+            Mistake(
+                _sum_of_shares,
+                "You added the classes' shares up: divide by how many classes there are.",
+            ),
+        ),
+        praise="A rare class now weighs as much as a frequent one.",
+    ),
+    Exercise(
+        id="09.3",
+        title="Bug hunt: classes that trade names",
+        solution=number_labels,
+        cases=_label_cases,
+        use=_or_stopped,
+        handed_out=Mistake(
+            each_by_itself,
+            "Where the test part lacks a class, its numbers aren't those of training.",
+        ),
+        mistakes=(
+            Mistake(
+                _of_both,
+                "A class that only the test part has got a number, for which the network has no "
+                "output, and moved the others. The classes are those of training; for any other, "
+                "stop with an error.",
+            ),
+            Mistake(
+                _as_met,
+                "You number the classes in the order in which they are met, so the numbers change "
+                "with the order of the files. Sort the names.",
+            ),
+            Mistake(
+                _drops,
+                "You drop test images of a class that training lacks, in silence: the test then "
+                "measures less than it says. Let it stop with an error.",
+            ),
+        ),
+        praise="One list of classes, made once, from training: it belongs into the saved file.",
+    ),
+    Exercise(
+        id="09.4",
+        title="The round to keep",
+        solution=choose_round,
+        cases=_round_cases,
+        mistakes=(
+            Mistake(
+                _peeks,
+                "You chose by test accuracy: then the test images have taken part in the choice, "
+                "and their accuracy no longer tells about new images. Choose by validation.",
+            ),
+            Mistake(_no_budget, "The chosen round costs more than the budget: compare its `macs`."),
+            Mistake(
+                _no_gate,
+                "You let a round through that lost more than `tolerance` against round 0. Where "
+                "none is left, the answer is None.",
+            ),
+            Mistake(
+                _smallest,
+                "You took the smallest network. All that fit the budget are small enough: among "
+                "them accuracy decides.",
+            ),
+        ),
+        praise="A budget, a gate, and validation accuracy among what is left.",
+    ),
+)
+
+QUESTIONS = (
+    Question(
+        id="09.p1",
+        asks="test accuracy with labels drawn by lot, every image there twice",
+        form=".0%",
+        close=0.06,
+    ),
+)

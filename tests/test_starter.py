@@ -1,0 +1,237 @@
+"""The copy-paste starter: the library's pruning, without the library."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import models
+
+from course_lib.pruning import find_groups, l1, prune, select
+
+SCRIPT = Path(__file__).resolve().parent.parent / "starter" / "prune_resnet.py"
+COLOURS = {"blue": (20, 40, 200), "red": (200, 30, 20)}
+
+
+@pytest.fixture(scope="module")
+def starter() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("prune_resnet", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def trained(arch: str) -> models.ResNet:
+    """A network whose batch norms are as after training: none is the identity."""
+    torch.manual_seed(0)
+    network = models.get_model(arch, num_classes=5)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return network.eval()
+
+
+def folder(root: Path, parts: tuple[str, ...] = ("train", "val"), images: int = 6) -> Path:
+    for part in parts:
+        for name, colour in COLOURS.items():
+            (root / part / name).mkdir(parents=True)
+            for i in range(images):
+                Image.new("RGB", (36, 32), (*colour[:2], colour[2] + i)).save(
+                    root / part / name / f"{i}.png"
+                )
+    return root
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50"])
+def test_it_finds_the_librarys_groups(arch: str, starter: ModuleType) -> None:
+    network = models.get_model(arch, num_classes=5)
+    found = find_groups(network, torch.zeros(1, 3, 64, 64)).values()
+    expected = {
+        (frozenset(g.producers), frozenset(g.norms), frozenset(name for name, _ in g.readers))
+        for g in found
+    }
+    given = [tuple(map(frozenset, group)) for group in starter.find_groups(network)]
+    assert len(given) == len(expected)
+    assert set(given) == expected
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_it_prunes_as_the_library_does(arch: str, starter: ModuleType) -> None:
+    network = trained(arch)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.randn(2, 3, 64, 64)
+    groups = find_groups(network, images)
+    scores = l1(network, groups)
+    keep = select(scores, fraction=0.3)
+    theirs = prune(network, groups, keep)
+
+    ours = starter.find_groups(network)
+    counts = []
+    for group in ours:
+        name = next(name for name in groups if name in group.makers)
+        torch.testing.assert_close(starter.score(network, group), scores[name], rtol=1e-5, atol=0)
+        counts.append(len(keep[name]))
+    mine = starter.prune(network, counts)
+
+    state = theirs.state_dict()
+    assert mine.state_dict().keys() == state.keys()
+    for name, tensor in mine.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert str(mine) == str(theirs)  # the widths that the layers themselves tell
+    with torch.no_grad():
+        torch.testing.assert_close(mine(images), theirs(images), rtol=1e-5, atol=1e-5)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), "the wide network is left as it was"
+
+
+def test_it_works_alone_from_folder_to_file(tmp_path: Path, starter: ModuleType) -> None:
+    root = folder(tmp_path / "photos", ("train", "val", "test"))
+    (root / "train" / "red" / "broken.jpg").write_bytes(b"no picture")
+    (root / "train" / "red" / "notes.txt").write_text("no picture either", encoding="utf-8")
+    options = "--weights none --size 32 --epochs 2 --rounds 2 --fraction 0.5 --finetune-epochs 1"
+    options += " --batch-size 4 --tolerance 1"
+    # Isolated mode hides PYTHONPATH and the folder; the copy must find nothing of ours.
+    copied = tmp_path / "copied.py"
+    hidden = 'import sys; sys.modules["course_lib"] = None\n'
+    text = SCRIPT.read_text(encoding="utf-8").split('"""', 2)
+    copied.write_text(f'"""{text[1]}"""\n{hidden}{text[2]}', encoding="utf-8")
+    command = [sys.executable, "-I", str(copied), "photos", "--out", "small.pt", *options.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("Left out: ") == 1
+    assert "broken.jpg" in done.stdout
+    assert "Round 2: " in done.stdout
+    assert "Test, measured once: " in done.stdout
+
+    network, saved = starter.load(tmp_path / "small.pt")
+    assert saved["classes"] == ["blue", "red"]
+    assert saved["size"] == 32
+    assert network.conv1.out_channels == 16  # 64 · ½ · ½
+    assert network.layer4[1].conv1.in_channels == 128
+    assert not network.training
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_it_imports_torch_and_torchvision_alone() -> None:
+    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
+    names = {
+        alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    names |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    # Pillow is what torchvision itself reads pictures with.
+    assert names - set(sys.stdlib_module_names) == {"torch", "torchvision", "PIL"}
+
+
+def said(
+    starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: Any
+) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["prune_resnet.py", *arguments])
+    try:
+        status = starter.main()
+    except SystemExit as ended:
+        status = ended.code
+    return status, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "There is no folder nowhere"),
+        (["photos", "--out", "no/such/place.pt"], "no/such/place.pt can't be written"),
+        (["photos", "--out", "photos"], "photos can't be written"),
+        (["photos", "--weights", "nowhere.pt"], "The weights 'nowhere.pt' can't be used"),
+        (["photos", "--weights", "other.pt"], "The weights 'other.pt' can't be used"),
+        (["photos", "--weights", "photos/val/red/0.png"], "can't be used"),
+        (["photos", "--fraction", "1.5"], "--fraction must lie between 0 and 1"),
+        (["photos", "--batch-size", "0"], "must be 1 or more"),
+        (["photos", "--size", "big"], "invalid int value"),
+        (["photos", "--weights", "none", "--rate", "1e30"], "with a lower rate"),
+        (["unlike", "--weights", "none"], "must have the same classes"),
+        (["empty", "--weights", "none"], "Found no valid file for the classes red"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_a_sentence(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: Any,
+    capsys: Any,
+    starter: ModuleType,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", images=2)
+    folder(tmp_path / "unlike", images=1)
+    (tmp_path / "unlike" / "val" / "red").rename(tmp_path / "unlike" / "val" / "green")
+    folder(tmp_path / "empty", images=1)
+    (tmp_path / "empty" / "val" / "red" / "0.png").write_bytes(b"")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    small = [] if "--size" in arguments else ["--size", "32", "--epochs", "3"]
+    status, message = said(starter, [*arguments, *small], monkeypatch, capsys)
+    assert status == 2
+    assert words in message
+
+
+def test_weights_that_cannot_be_downloaded(
+    tmp_path: Path, monkeypatch: Any, capsys: Any, starter: ModuleType
+) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", images=1)
+    status, message = said(starter, ["photos", "--size", "32"], monkeypatch, capsys)
+    assert status == 2
+    assert "'imagenet' can't be used (no connection)" in message
+    assert "--weights none" in message
+
+
+def test_weights_of_a_file_are_used_with_a_new_last_layer(
+    tmp_path: Path, starter: ModuleType
+) -> None:
+    pretrained = trained("resnet18")
+    torch.save(pretrained.state_dict(), tmp_path / "weights.pt")
+    same = starter.start_network("resnet18", str(tmp_path / "weights.pt"), 5)
+    other = starter.start_network("resnet18", str(tmp_path / "weights.pt"), 3)
+    for name, tensor in pretrained.state_dict().items():
+        assert torch.equal(same.state_dict()[name], tensor)
+        if not name.startswith("fc."):
+            assert torch.equal(other.state_dict()[name], tensor)
+    assert other.fc.weight.shape == (3, 512)
+
+
+def test_a_round_that_does_not_recover_is_not_kept(
+    tmp_path: Path, monkeypatch: Any, capsys: Any, starter: ModuleType
+) -> None:
+    reached = iter([0.9, 0.89, 0.5])
+    monkeypatch.setattr(starter, "accuracy", lambda network, batches: next(reached))
+    monkeypatch.setattr(starter, "train", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", images=1)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["x", "photos", "--weights", "none", "--rounds", "5", "--fraction", "0.5", "--size", "32"],
+    )
+    assert starter.main() == 0
+    assert "did not recover" in capsys.readouterr().out
+    assert starter.load("pruned.pt")[0].conv1.out_channels == 32
