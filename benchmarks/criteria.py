@@ -53,6 +53,7 @@ FINETUNE = {"batches": 100, "rate": 0.03}
 ROUNDS, PER_ROUND = 8, {"batches": 50, "rate": 0.03}
 IMAGES = 512  # training images that a criterion looks at
 SIZE = 48
+ACROSS_IN_ROUNDS = ("l1", "bn_scale", "random", "taylor", "fisher")
 SELECTIONS: dict[str, dict[str, Any]] = {
     "layer": {"scope": "layer"},
     # Half of all filters must be able to go at once, so the cap only keeps layers from vanishing.
@@ -75,14 +76,19 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """All there is to do, the main comparison first."""
-    for schedule, selection in (
-        *(("one-shot", "layer"), ("one-shot", "network"), ("rounds", "layer")),
-        *(("one-shot", "raw"), ("rounds", "network")),
+    # Ablating every filter anew in each round would take longer than all the fine-tuning.
+    unhurried = [name for name in CRITERIA if name != "critical"]
+    for schedule, selection, names in (
+        ("one-shot", "layer", list(CRITERIA)),
+        ("one-shot", "network", list(CRITERIA)),
+        ("rounds", "layer", unhurried),
+        ("one-shot", "raw", list(CRITERIA)),
+        ("rounds", "network", list(ACROSS_IN_ROUNDS)),
     ):
         for seed in SEEDS:
-            for criterion in CRITERIA:
-                for draw in range(DRAWS if criterion == "random" else 1):
-                    yield Case(schedule, selection, criterion, seed, draw)
+            for name in names:
+                for draw in range(DRAWS if name == "random" else 1):
+                    yield Case(schedule, selection, name, seed, draw)
 
 
 def make_loader(data: Data, seed: int) -> Loader:
