@@ -70,7 +70,7 @@ def critical_filters(right: Tensor, k: int) -> Tensor:
 
 
 def _pairs(*vectors: tuple[float, ...]) -> Tensor:
-    return torch.tensor(vectors).view(len(vectors), 2, 1, 1)
+    return torch.tensor(vectors, dtype=torch.float32).view(len(vectors), 2, 1, 1)
 
 
 def _after_relu() -> list[tuple[Tensor]]:

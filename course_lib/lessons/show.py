@@ -7,12 +7,15 @@ import textwrap
 
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from course_lib.errors import CourseError
 from course_lib.plots.style import alt_text
 
 DPI = 96
 COLUMNS = 100  # characters of a caption's line
+LINES, PHOTOGRAPHS = 64, 256  # colours that a drawing, and one with images in it, is stored with
+OCTREE = Image.Quantize.FASTOCTREE  # the default method loses colours of which there is little
 
 
 def show(figure: Figure, caption: str | None = None) -> None:
@@ -35,9 +38,13 @@ def show(figure: Figure, caption: str | None = None) -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG that is the same byte for byte each time."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
+    # Notebooks carry their pictures, and are read over slow lines.
+    picture = Image.open(drawn).convert("RGB")
+    colours = PHOTOGRAPHS if any(axes.images for axes in figure.axes) else LINES
+    picture.quantize(colours, OCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def expect(name: str, value: float, low: float, high: float, form: str = ".3f") -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from course_lib.plots.style import BLACK, BLUE, NORMAL, ORANGE, RED, SMALL, WIDTH, blank
 
@@ -21,14 +21,14 @@ RULES = {"layer": "within each layer", "network": "across the network, relative 
 
 def agreement_figure(names: Sequence[str], values: np.ndarray) -> Figure:
     """Rank correlations [n, n] as a table of shades with the numbers written in; no alt text."""
-    figure, axes = blank("", "", (WIDTH, 5.6))
+    figure, axes = blank("", "", (7.0, 5.4))
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
         axes.text(
             column,
             row,
-            f"{value:.2f}",
+            f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−"),
             ha="center",
             va="center",
             fontsize=SMALL,
@@ -60,7 +60,7 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
     mark per network, a large one for their mean; the line is the mean of the random criterion.
     """
     figure = Figure(figsize=(WIDTH, 4.4), dpi=100, layout="constrained")
-    panels = figure.subplots(1, len(RULES), sharey=True)
+    panels = figure.subplots(1, len(RULES), sharex=True, sharey=True)
     first = {row["criterion"]: row for row in rows if row["selection"] == "layer"}
     order = sorted(first, key=lambda name: float(np.mean(first[name]["accuracy"])))
     for axes, (rule, title) in zip(panels, RULES.items(), strict=True):
@@ -73,6 +73,8 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
         axes.set_title(title, fontsize=NORMAL, loc="left")
         axes.set_yticks(range(len(order)), order, fontsize=SMALL)
         axes.tick_params(labelsize=SMALL)
+        # Whole percents only: a tick at 92.5 % would be labelled 92 %.
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         axes.set_xlabel("validation accuracy", fontsize=NORMAL)
         axes.grid(axis="y", color="0.9")
@@ -89,7 +91,7 @@ def _dots(axes: Axes, place: int, values: Sequence[float], control: bool) -> Non
 def filters_on(
     figure: FigureBase, weight: np.ndarray, scores: np.ndarray, gone: np.ndarray
 ) -> None:
-    """The filters of a layer from the lowest score to the highest: bars above, pictures below.
+    """The filters of a layer from the lowest score to the highest: bars left, pictures right.
 
     weight: [filters, inputs, h, w]; scores: [filters], the last of a clustering may be infinite;
     gone: [filters], whether it is removed. Filters with three inputs are shown in colour, others
@@ -98,25 +100,25 @@ def filters_on(
     order = np.argsort(scores, kind="stable")
     finite = scores[np.isfinite(scores)]
     heights = np.where(np.isfinite(scores), scores, 1.1 * finite.max())[order]
-    above, below = figure.subplots(2, 1, height_ratios=(2, 3))
-    bars = above.bar(range(len(order)), heights, color=BLUE, width=0.8)
+    left, right = figure.subplots(1, 2)
+    bars = left.bar(range(len(order)), heights, color=BLUE, width=0.8)
     for bar, removed in zip(bars, gone[order], strict=True):
         if removed:
             bar.set(facecolor="white", edgecolor=RED, hatch="////", linewidth=0.8)
-    above.set_ylabel("score", fontsize=SMALL)
-    above.tick_params(labelsize=SMALL)
-    above.set_xticks([])
-    above.set_xlim(-0.6, len(order) - 0.4)
-    above.spines[["top", "right"]].set_visible(False)
-    columns = 16
+    left.set_ylabel("score", fontsize=SMALL)
+    left.tick_params(labelsize=SMALL)
+    left.set_xticks([])
+    left.set_xlim(-0.6, len(order) - 0.4)
+    left.spines[["top", "right"]].set_visible(False)
+    columns = 4 if len(order) <= 16 else 8
     mosaic, side = _mosaic(weight[order], columns)
-    below.imshow(mosaic, cmap="Greys", interpolation="nearest")
+    right.imshow(mosaic, cmap="Greys", interpolation="nearest")
     for place in np.flatnonzero(gone[order]):
         row, column = divmod(int(place), columns)
-        below.plot(
+        right.plot(
             (column + 0.5) * side - 1, (row + 0.5) * side - 1, marker="x", color=RED, ms=9, mew=2
         )
-    below.axis("off")
+    right.axis("off")
 
 
 def _mosaic(weight: np.ndarray, columns: int) -> tuple[np.ndarray, int]:
