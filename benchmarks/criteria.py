@@ -6,8 +6,9 @@ Writes data/recorded_runs/criteria.json. Three quarter-width ResNet-18, which di
 only, are trained on generated vehicles. Of each, every criterion removes half of the filters at
 once: within each layer, across the network with scores divided by their layer's mean, and across
 the network with raw scores. All get the same batches of fine-tuning. Then the same half goes in
-eight rounds, within each layer. Each result is a line of results.jsonl: what was interrupted goes on when the command
-is given again, and a criterion that is new is added. About 40 minutes on one core.
+eight rounds, within each layer. Each result is a line of results.jsonl: what was interrupted goes
+on when the command is given again, and a criterion that is new is added. About 40 minutes on one
+core.
 """
 
 from __future__ import annotations
