@@ -6,12 +6,15 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 from course_lib import measure
 from course_lib.config import PRESETS, Config
-from course_lib.resnet import ResNet, ResNetConfig
+from course_lib.pruning import CRITERIA, find_groups, l1, prune, select
+from course_lib.resnet import ResNet, ResNetConfig, resnet_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "data" / "recorded_runs"
@@ -75,3 +78,35 @@ def test_the_laptop_preset_kept_its_promise():
         assert row["ratio_images_per_second"] >= 2.5
     full = [row["val_accuracy_full"] for row in run["seeds"]]
     assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
+
+
+def criteria_rows(schedule: str, selection: str) -> dict[str, dict[str, Any]]:
+    run = json.loads((RECORDED / "criteria.json").read_text())
+    wanted = (schedule, selection)
+    return {
+        row["criterion"]: row
+        for row in run["rows"]
+        if (row["schedule"], row["selection"]) == wanted
+    }
+
+
+@pytest.mark.parametrize("selection", ["layer", "network", "raw"])
+def test_every_criterion_was_compared_on_every_network(selection):
+    rows = criteria_rows("one-shot", selection)
+    assert set(rows) == set(CRITERIA)
+    for name, row in rows.items():
+        assert len(row["accuracy"]) == (9 if name == "random" else 3), name
+
+
+def test_the_compared_networks_lost_half_of_their_filters():
+    """Within layers the widths, and so the sizes, are the same whatever the criterion."""
+    network = ResNet(resnet_config(18, 8, base_width=16))
+    groups = find_groups(network, torch.zeros(1, 3, 48, 48))
+    narrow = prune(network, groups, select(l1(network, groups), fraction=0.5))
+    share = measure.count_parameters(narrow) / measure.count_parameters(network)
+    macs = measure.count_macs(narrow, (3, 48, 48)) / measure.count_macs(network, (3, 48, 48))
+    for schedule in ("one-shot", "rounds"):
+        for row in criteria_rows(schedule, "layer").values():
+            assert row["parameters"] == pytest.approx([share] * len(row["parameters"]), abs=1e-4)
+            assert row["macs"] == pytest.approx([macs] * len(row["macs"]), abs=1e-4)
+            assert row["narrowest"] == 0.5

@@ -1,0 +1,140 @@
+"""The figures of notebook 05: how criteria agree, what a selection leaves, which filters go.
+
+Plain data in; each function draws on a figure that it is given, or returns one with its alt text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from course_lib.plots.style import BLACK, BLUE, NORMAL, ORANGE, RED, SMALL, WIDTH, blank
+
+MARKERS = (("o", "-", BLUE), ("s", "--", ORANGE), ("^", ":", RED), ("D", "-.", BLACK))
+RULES = {"layer": "within each layer", "network": "across the network, relative scores"}
+
+
+def agreement_figure(names: Sequence[str], values: np.ndarray) -> Figure:
+    """Rank correlations [n, n] as a table of shades with the numbers written in; no alt text."""
+    figure, axes = blank("", "", (7.0, 5.4))
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        axes.text(
+            column,
+            row,
+            f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−"),
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            color="white" if value > 0.6 else BLACK,
+        )
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=SMALL)
+    axes.set_yticks(range(len(names)), names, fontsize=SMALL)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def widths_figure(shares: Mapping[str, Sequence[float]], names: Sequence[str]) -> Figure:
+    """What is left of each layer, one line per way of choosing: {label: [share per layer]}."""
+    figure, axes = blank("", "filters left", (WIDTH, 4.2))
+    for (label, values), (marker, dashes, colour) in zip(shares.items(), MARKERS, strict=False):
+        axes.plot(values, marker=marker, ls=dashes, color=colour, ms=5, lw=1.4, label=label)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=SMALL)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_ylim(0, 1.04)
+    figure.legend(loc="outside upper left", ncols=len(shares), fontsize=SMALL, frameon=False)
+    return figure
+
+
+def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
+    """Accuracy after fine-tuning by criterion, one panel per way of selecting.
+
+    rows: `selection`, `criterion`, `accuracy` (a list, one per network), of one schedule. A small
+    mark per network, a large one for their mean; the line is the mean of the random criterion.
+    """
+    figure = Figure(figsize=(WIDTH, 4.4), dpi=100, layout="constrained")
+    panels = figure.subplots(1, len(RULES), sharex=True, sharey=True)
+    first = {row["criterion"]: row for row in rows if row["selection"] == "layer"}
+    order = sorted(first, key=lambda name: float(np.mean(first[name]["accuracy"])))
+    for axes, (rule, title) in zip(panels, RULES.items(), strict=True):
+        found = {row["criterion"]: row for row in rows if row["selection"] == rule}
+        for place, name in enumerate(order):
+            if name in found:
+                _dots(axes, place, found[name]["accuracy"], name == "random")
+        axes.axvline(float(np.mean(found["random"]["accuracy"])), color=RED, ls="--", lw=1)
+        axes.axvline(full, color=BLACK, ls=":", lw=1)
+        axes.set_title(title, fontsize=NORMAL, loc="left")
+        axes.set_yticks(range(len(order)), order, fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        # Whole percents only: a tick at 92.5 % would be labelled 92 %.
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        axes.set_xlabel("validation accuracy", fontsize=NORMAL)
+        axes.grid(axis="y", color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _dots(axes: Axes, place: int, values: Sequence[float], control: bool) -> None:
+    marker, colour = ("s", RED) if control else ("o", BLUE)
+    axes.plot(values, [place] * len(values), ls="none", marker=".", ms=5, color="0.45")
+    axes.plot(np.mean(values), place, marker=marker, ms=8, color=colour, mec=BLACK, mew=0.6)
+
+
+def filters_on(
+    figure: FigureBase, weight: np.ndarray, scores: np.ndarray, gone: np.ndarray
+) -> None:
+    """The filters of a layer from the lowest score to the highest: bars left, pictures right.
+
+    weight: [filters, inputs, h, w]; scores: [filters], the last of a clustering may be infinite;
+    gone: [filters], whether it is removed. Filters with three inputs are shown in colour, others
+    as their mean absolute weight per position.
+    """
+    order = np.argsort(scores, kind="stable")
+    finite = scores[np.isfinite(scores)]
+    heights = np.where(np.isfinite(scores), scores, 1.1 * finite.max())[order]
+    left, right = figure.subplots(1, 2)
+    bars = left.bar(range(len(order)), heights, color=BLUE, width=0.8)
+    for bar, removed in zip(bars, gone[order], strict=True):
+        if removed:
+            bar.set(facecolor="white", edgecolor=RED, hatch="////", linewidth=0.8)
+    left.set_ylabel("score", fontsize=SMALL)
+    left.tick_params(labelsize=SMALL)
+    left.set_xticks([])
+    left.set_xlim(-0.6, len(order) - 0.4)
+    left.spines[["top", "right"]].set_visible(False)
+    columns = 4 if len(order) <= 16 else 8
+    mosaic, side = _mosaic(weight[order], columns)
+    right.imshow(mosaic, cmap="Greys", interpolation="nearest")
+    for place in np.flatnonzero(gone[order]):
+        row, column = divmod(int(place), columns)
+        right.plot(
+            (column + 0.5) * side - 1, (row + 0.5) * side - 1, marker="x", color=RED, ms=9, mew=2
+        )
+    right.axis("off")
+
+
+def _mosaic(weight: np.ndarray, columns: int) -> tuple[np.ndarray, int]:
+    """All filters in one picture, and the pixels from one to the next; scaled each by itself."""
+    count, inputs, height, width = weight.shape
+    rows = -(-count // columns)
+    colour = inputs == 3
+    pictures = weight.transpose(0, 2, 3, 1) if colour else np.abs(weight).mean(1)[..., None]
+    low, high = pictures.min((1, 2, 3), keepdims=True), pictures.max((1, 2, 3), keepdims=True)
+    pictures = (pictures - low) / np.maximum(high - low, 1e-12)
+    if colour is False:
+        pictures = np.repeat(0.85 * (1 - pictures), 3, axis=3)  # dark: large weights
+    side = height + 1
+    canvas = np.ones((rows * side, columns * (width + 1), 3))
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        top, left = row * side, column * (width + 1)
+        canvas[top : top + height, left : left + width] = picture
+    return canvas, side
