@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,19 +27,20 @@ def _part(place: float) -> str:
     return "train" if place < 0.70 else "val" if place < 0.85 else "test"
 
 
+def _dealt(places: Mapping[str, float]) -> Parts:
+    parts: Parts = {"train": [], "val": [], "test": []}
+    for name in sorted(places):
+        parts[_part(places[name])].append(name)
+    return parts
+
+
 def split_files(files: Files) -> Parts:
     """Names by part, decided by each file's bytes, so that copies stay together."""
-    parts: Parts = {"train": [], "val": [], "test": []}
-    for name in sorted(files):
-        parts[_part(_place(files[name]))].append(name)
-    return parts
+    return _dealt({name: _place(content) for name, content in files.items()})
 
 
 def _by_name(files: Files) -> Parts:
-    parts: Parts = {"train": [], "val": [], "test": []}
-    for name in sorted(files):
-        parts[_part(_place(name.encode()))].append(name)
-    return parts
+    return _dealt({name: _place(name.encode()) for name in files})
 
 
 def _in_order(files: Files) -> Parts:
@@ -55,11 +57,8 @@ def _one_copy(files: Files) -> Parts:
 
 
 def _wrong_border(files: Files) -> Parts:
-    parts: Parts = {"train": [], "val": [], "test": []}
-    for name in sorted(files):
-        place = _place(files[name])
-        parts["train" if place < 0.70 else "val" if place < 0.15 else "test"].append(name)
-    return parts
+    parts = split_files(files)
+    return {**parts, "val": [], "test": sorted(parts["val"] + parts["test"])}
 
 
 def _file_cases() -> list[tuple[Any, ...]]:
@@ -157,47 +156,42 @@ def _or_stopped(answer: Any, case: tuple[Any, ...]) -> Any:
         return "stopped with an error"
 
 
-def number_labels(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The class number of every file "class/name.jpg", for both parts from one list of classes."""
-    classes = sorted({file.split("/")[0] for file in train})
-    numbers = {name: i for i, name in enumerate(classes)}
-    return (
-        [numbers[file.split("/")[0]] for file in train],
-        [numbers[file.split("/")[0]] for file in test],
-    )
+Numbers = tuple[list[int], ...]
 
 
-def each_by_itself(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
+def _classes(files: Sequence[str]) -> list[str]:
+    return [Path(file).parent.name for file in files]
+
+
+def _places(classes: list[str], *parts: Sequence[str]) -> Numbers:
+    return tuple([classes.index(name) for name in _classes(files)] for files in parts)
+
+
+def number_labels(train: Sequence[str], test: Sequence[str]) -> Numbers:
+    """The class number of every file "class/name.jpg", for both parts from one list of classes.
+
+    Raises ValueError for a class that training lacks.
+    """
+    return _places(sorted(set(_classes(train))), train, test)
+
+
+def each_by_itself(train: Sequence[str], test: Sequence[str]) -> Numbers:
     """The function of the bug hunt: every part makes its own list of classes."""
-    found = []
-    for files in (train, test):
-        classes = sorted({file.split("/")[0] for file in files})
-        found.append([classes.index(file.split("/")[0]) for file in files])
-    return found[0], found[1]
+    parts = [_places(sorted(set(_classes(files))), files)[0] for files in (train, test)]
+    return tuple(parts)
 
 
-def _of_both(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
-    classes = sorted({file.split("/")[0] for file in [*train, *test]})
-    return (
-        [classes.index(file.split("/")[0]) for file in train],
-        [classes.index(file.split("/")[0]) for file in test],
-    )
+def _of_both(train: Sequence[str], test: Sequence[str]) -> Numbers:
+    return _places(sorted(set(_classes([*train, *test]))), train, test)
 
 
-def _as_met(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
-    classes = list(dict.fromkeys(file.split("/")[0] for file in train))
-    return (
-        [classes.index(file.split("/")[0]) for file in train],
-        [classes.index(file.split("/")[0]) for file in test if file.split("/")[0] in classes],
-    )
+def _as_met(train: Sequence[str], test: Sequence[str]) -> Numbers:
+    return _places(list(dict.fromkeys(_classes(train))), train, test)
 
 
-def _drops(train: Sequence[str], test: Sequence[str]) -> tuple[list[int], list[int]]:
-    classes = sorted({file.split("/")[0] for file in train})
-    return (
-        [classes.index(file.split("/")[0]) for file in train],
-        [classes.index(file.split("/")[0]) for file in test if file.split("/")[0] in classes],
-    )
+def _drops(train: Sequence[str], test: Sequence[str]) -> Numbers:
+    known = set(_classes(train))
+    return number_labels(train, [file for file in test if Path(file).parent.name in known])
 
 
 def _label_cases() -> list[tuple[Any, ...]]:
