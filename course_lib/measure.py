@@ -6,11 +6,16 @@ import copy
 import io
 import logging
 import statistics
+import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.pruning import Group
@@ -137,23 +142,69 @@ def images_per_second(
     """
     with torch.inference_mode():
         folded = {name: fold(network) for name, network in networks.items()}
-        timers = {
-            name: Timer(
-                "network(images)",
-                globals={"network": network, "images": images},
-                num_threads=torch.get_num_threads(),
-            )
-            for name, network in folded.items()
-        }
-        repeats = {}
-        for name, timer in timers.items():
-            timer.timeit(1)  # warm up
-            repeats[name] = max(1, round(seconds / timer.timeit(2).mean))
-        readings: dict[str, list[float]] = {name: [] for name in networks}
-        for number in range(passes):
-            for name in list(timers) if number % 2 == 0 else reversed(timers):
-                readings[name].append(len(images) / timers[name].timeit(repeats[name]).mean)
+        calls = {name: partial(network, images) for name, network in folded.items()}
+        readings = seconds_in_turn(calls, passes=passes, seconds=seconds)
+    return {name: [len(images) / one for one in mine] for name, mine in readings.items()}
+
+
+def seconds_in_turn(
+    calls: Mapping[str, Callable[[], Any]], *, passes: int = 5, seconds: float = 0.2
+) -> dict[str, list[float]]:
+    """Seconds that one call takes: for each name, one reading per pass.
+
+    Each call is warmed up, then every pass times every call, there and back again, so that a drift
+    of the machine's speed hits all alike; PyTorch's timer waits for a GPU before it stops the
+    clock. `seconds`: how long one reading takes at least, in as many calls as that needs.
+    """
+    timers = {
+        name: Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+        for name, call in calls.items()
+    }
+    repeats = {}
+    for name, timer in timers.items():
+        timer.timeit(1)  # warm up
+        repeats[name] = max(1, round(seconds / timer.timeit(2).mean))
+    readings: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(passes):
+        for name in list(timers) if number % 2 == 0 else reversed(timers):
+            readings[name].append(timers[name].timeit(repeats[name]).mean)
     return readings
+
+
+class _Live(TorchDispatchMode):
+    """Adds up the tensors that operations make, until they are let go."""
+
+    def __init__(self, known: Tensor) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.live = {known.untyped_storage()._cdata}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for value in tree_leaves(made):
+            if isinstance(value, Tensor) and value.untyped_storage()._cdata not in self.live:
+                storage = value.untyped_storage()
+                self.live.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._let_go, storage._cdata, storage.nbytes())
+        return made
+
+    def _let_go(self, key: int, size: int) -> None:
+        self.live.discard(key)
+        self.now -= size
+
+
+def activation_bytes(network: nn.Module, images: Tensor) -> int:
+    """The most bytes of intermediate results that inference on these images holds at one time.
+
+    Counted from PyTorch's own tensors, the images and the weights apart; what a library needs for
+    itself inside of one operation isn't seen.
+    """
+    network = fold(network)
+    with torch.inference_mode(), _Live(images) as counter:
+        network(images)
+    return counter.most
 
 
 def speed_range(readings: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from networks import randomise
 from torch import nn
 
 from course_lib.measure import (
+    activation_bytes,
     count_bytes,
     count_macs,
     count_parameters,
@@ -19,6 +20,7 @@ from course_lib.measure import (
     index_costs,
     layer_macs,
     layer_milliseconds,
+    seconds_in_turn,
     speed_range,
 )
 from course_lib.pruning import Group, find_groups, l1, prune, select
@@ -190,3 +192,29 @@ def test_milliseconds_are_those_of_each_layer() -> None:
     assert costs["0"] == (times["0"] + times["3"]) / 8
     scores = l1(network, find_groups(network, images))
     assert select(scores, fraction=0.2, scope="network", cost=costs)
+
+
+def test_activations_alive_by_hand() -> None:
+    """Two convolutions and a ReLU: the ReLU holds what it reads and what it writes, 4 channels."""
+    chain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    images = torch.zeros(5, 3, 6, 6)
+    assert activation_bytes(chain, images) == 2 * 5 * 4 * 6 * 6 * 4
+    assert activation_bytes(chain, images[:1]) == 2 * 4 * 6 * 6 * 4
+    longer = nn.Sequential(*chain, nn.Conv2d(2, 4, 1), nn.ReLU())  # what is done with is let go
+    assert activation_bytes(longer, images) == activation_bytes(chain, images)
+
+
+def test_a_longer_call_takes_longer_and_is_warmed_up() -> None:
+    calls = []
+
+    def short() -> None:
+        calls.append("short")
+
+    def long() -> None:
+        calls.append("long")
+        sum(range(20_000))
+
+    readings = seconds_in_turn({"short": short, "long": long}, passes=3, seconds=0.001)
+    assert {name: len(values) for name, values in readings.items()} == {"short": 3, "long": 3}
+    assert min(readings["long"]) > 2 * max(readings["short"]) > 0
+    assert calls[:2] == ["short", "short"]

@@ -90,12 +90,13 @@ def test_conda_environment_gets_the_pins_from_requirements() -> None:
 
 def test_the_library_imports_only_what_it_declares() -> None:
     """Most names are imported as they are installed. What only notebooks use may need JupyterLab's
-    packages: nothing else imports it, and a run on a server does without."""
+    packages: nothing else imports it, and a run on a server does without. So it is with export."""
     names = {"PIL": "pillow", "IPython": "ipython"}
-    needed, lab = project()["dependencies"], project()["optional-dependencies"]["lab"]
+    needed, extras = project()["dependencies"], project()["optional-dependencies"]
+    more = {"lessons": extras["lab"], "widgets": extras["lab"], "export": extras["export"]}
     for path in (ROOT / "course_lib").rglob("*.py"):
         place = path.relative_to(ROOT / "course_lib").with_suffix("").parts[0]
-        allowed = [*needed, *lab] if place in ("lessons", "widgets") else needed
+        allowed = [*needed, *more.get(place, [])]
         declared = {canonicalize_name(Requirement(entry).name) for entry in allowed}
         used = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

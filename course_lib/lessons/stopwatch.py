@@ -1,0 +1,161 @@
+"""Exercise 08.1: a stopwatch for networks, and a pretended machine that shows if it is fair."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.lessons.exercise import Exercise, Mistake
+
+Answer = Callable[..., Any]
+
+
+class SlowMachine:
+    """A machine that only pretends to compute, so that what a stopwatch should read is known.
+
+    Like a GPU it takes orders at once and works them off later: `wait` lets it finish. A pass takes
+    `each` seconds, the first one `first` more (memory is fetched, code is chosen), the one with the
+    number `disturbed` ten seconds more; half as much again in training mode, and a second more when
+    gradients are prepared.
+    """
+
+    def __init__(self, each: float, first: float, disturbed: int) -> None:
+        self.each, self.first, self.disturbed = each, first, disturbed
+        self.now = self.ordered = 0.0
+        self.passes = 0
+
+    def clock(self) -> float:
+        """The time in seconds."""
+        return self.now
+
+    def wait(self) -> None:
+        """Until all that was ordered is done."""
+        self.now, self.ordered = self.now + self.ordered, 0.0
+
+    def order(self, training: bool) -> None:
+        """One pass through a network."""
+        self.now += 0.01  # to give the order
+        seconds = self.each * (1.5 if training else 1)
+        seconds += torch.is_grad_enabled() + self.first * (self.passes == 0)
+        self.ordered += seconds + 10.0 * (self.passes == self.disturbed)
+        self.passes += 1
+
+
+class _Timed(nn.Module):
+    def __init__(self, machine: SlowMachine) -> None:
+        super().__init__()
+        self.machine = machine
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.machine.order(self.training)
+        return images
+
+
+def seconds_per_pass(
+    network: nn.Module,
+    images: Tensor,
+    clock: Callable[[], float],
+    wait: Callable[[], None],
+    repeats: int = 5,
+) -> float:
+    """The median of `repeats` readings of one inference pass in seconds, after a warm-up."""
+    network.eval()
+    readings = []
+    with torch.inference_mode():
+        network(images)
+        wait()
+        for _ in range(repeats):
+            started = clock()
+            network(images)
+            wait()
+            readings.append(clock() - started)
+    return statistics.median(readings)
+
+
+def _stopwatch(
+    *,
+    evaluates: bool = True,
+    gradients: bool = False,
+    warms_up: bool = True,
+    waits: bool = True,
+    middle: Callable[[list[float]], float] = statistics.median,
+) -> Answer:
+    """A stopwatch with some of its parts missing."""
+
+    def timed(network: Any, images: Any, clock: Any, wait: Any, repeats: int = 5) -> float:
+        network.train(not evaluates)
+        readings = []
+        with torch.inference_mode(not gradients):
+            if warms_up:
+                network(images)
+                wait()
+            for _ in range(repeats):
+                started = clock()
+                network(images)
+                if waits:
+                    wait()
+                readings.append(clock() - started)
+        return middle(readings)
+
+    return timed
+
+
+def _use_stopwatch(answer: Answer, case: tuple[Any, ...]) -> Any:
+    (settings,) = case
+    machine = SlowMachine(**settings)
+    network = _Timed(machine).train()
+    return answer(network, torch.zeros(1), machine.clock, machine.wait, 5)
+
+
+STOPWATCH = Exercise(
+    id="08.1",
+    title="a stopwatch that lies",
+    solution=seconds_per_pass,
+    cases=lambda: [
+        ({"each": 2.0, "first": 0.0, "disturbed": 3},),
+        ({"each": 1.0, "first": 60.0, "disturbed": 2},),
+        ({"each": 4.0, "first": 6.0, "disturbed": 99},),
+    ],
+    use=_use_stopwatch,
+    mistakes=(
+        Mistake(
+            _stopwatch(evaluates=False, gradients=True, warms_up=False, middle=statistics.mean),
+            "It waits now, and so it times the passes. But which passes: in which mode, with or"
+            " without what a backward pass needs, and is the first one among them?",
+        ),
+        Mistake(
+            _stopwatch(waits=False),
+            "You stop the clock when the work has been ordered, not when it is done: wait for the"
+            " machine before you read the clock again.",
+        ),
+        Mistake(
+            _stopwatch(evaluates=False),
+            "You time the network in training mode, in which nobody will use it: batch norm then"
+            " computes statistics of each batch.",
+        ),
+        Mistake(
+            _stopwatch(gradients=True),
+            "PyTorch keeps all that a backward pass would need while you time: tell it that this is"
+            " inference.",
+        ),
+        Mistake(
+            _stopwatch(warms_up=False, middle=statistics.mean),
+            "The first pass, which fetches memory and chooses code, is among your readings: make"
+            " one pass before you start the clock, and take the middle reading.",
+        ),
+        Mistake(
+            _stopwatch(middle=statistics.mean),
+            "One reading that something else disturbed decides your result, since you take the"
+            " mean: the middle reading wouldn't move.",
+        ),
+    ),
+    praise="It warms up, waits, infers, and isn't moved by one disturbed reading.",
+    handed_out=Mistake(
+        _stopwatch(evaluates=False, gradients=True, warms_up=False, waits=False, middle=min),
+        "It says 0.01 s whatever the passes take: what happens between its readings of the clock?",
+    ),
+)
