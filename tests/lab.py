@@ -55,8 +55,10 @@ class Server:
 @contextlib.contextmanager
 def serve(home: Path) -> Iterator[Server]:
     """JupyterLab on a copy of the notebooks, with settings of its own below `home`."""
-    folder = home / "notebooks"
+    folder = home / "course" / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".*", "*.json"))
+    for beside in ("data/recorded_runs", "starter"):  # what notebooks read
+        shutil.copytree(ROOT / beside, home / "course" / beside)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -186,10 +188,12 @@ class Notebook:
         self.page.locator(".lm-Menu-itemLabel").get_by_text(entry, exact=True).first.click()
 
     def _idle(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+        end, times = time.monotonic() + seconds, 0
         while time.monotonic() < end:
             bar = self.page.locator("#jp-main-statusbar")
-            if "| Idle" in bar.inner_text() and self.server.idle():
+            idle = "| Idle" in bar.inner_text() and self.server.idle()
+            times = times + 1 if idle else 0
+            if times == 4:  # between two cells a kernel is idle for a moment
                 return
-            time.sleep(0.5)
+            time.sleep(0.4)
         raise AssertionError(f"{self.name} was not idle after {seconds:.0f} s")

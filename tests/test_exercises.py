@@ -11,7 +11,7 @@ import pytest
 
 from course_lib.errors import CourseError
 from course_lib.lessons import catalogue
-from course_lib.lessons.exercise import Exercise, judge
+from course_lib.lessons.exercise import Exercise, _Raised, _results, judge
 from course_lib.lessons.prediction import Question
 
 EXERCISES = {exercise.id: exercise for exercise in catalogue.exercises()}
@@ -61,6 +61,14 @@ def test_folded_solution_passes(name: str) -> None:
     verdict = judge(EXERCISES[name], define(name, page(name).solution))
     assert verdict.status == "passed", verdict.text
     assert judge(EXERCISES[name], EXERCISES[name].solution).status == "passed"
+
+
+@each
+def test_solution_gives_results_to_compare(name: str) -> None:
+    """Where it raised in every case by accident, whatever raises the same would pass."""
+    exercise = EXERCISES[name]
+    given = _results(exercise, exercise.solution)
+    assert not all(isinstance(result, _Raised) for result in given)
 
 
 @each
