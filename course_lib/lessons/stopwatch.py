@@ -128,11 +128,6 @@ STOPWATCH = Exercise(
             " without what a backward pass needs, and is the first one among them?",
         ),
         Mistake(
-            _stopwatch(waits=False),
-            "You stop the clock when the work has been ordered, not when it is done: wait for the"
-            " machine before you read the clock again.",
-        ),
-        Mistake(
             _stopwatch(evaluates=False),
             "You time the network in training mode, in which nobody will use it: batch norm then"
             " computes statistics of each batch.",
@@ -156,6 +151,7 @@ STOPWATCH = Exercise(
     praise="It warms up, waits, infers, and isn't moved by one disturbed reading.",
     handed_out=Mistake(
         _stopwatch(evaluates=False, gradients=True, warms_up=False, waits=False, middle=min),
-        "It says 0.01 s whatever the passes take: what happens between its readings of the clock?",
+        "It says 0.01 s, however long the passes take: that is the time it takes to order the work."
+        " When is the work done?",
     ),
 )
