@@ -191,7 +191,8 @@ class Notebook:
         end, times = time.monotonic() + seconds, 0
         while time.monotonic() < end:
             bar = self.page.locator("#jp-main-statusbar")
-            idle = "| Idle" in bar.inner_text() and self.server.idle()
+            waiting = self.page.locator(".jp-InputPrompt").filter(has_text="[*]").count()
+            idle = "| Idle" in bar.inner_text() and not waiting and self.server.idle()
             times = times + 1 if idle else 0
             if times == 4:  # between two cells a kernel is idle for a moment
                 return
