@@ -124,8 +124,7 @@ def draw_group(
 
 def _matrix(layer: Any) -> Tensor:
     """Filters × input channels of a layer with weights, channels × 4 of a batch norm."""
-    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        tensors: tuple[Any, ...]
+    if hasattr(layer, "running_mean"):
         tensors = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
         sizes = torch.stack([tensor.detach().abs() for tensor in tensors], dim=1)
         return sizes / sizes.amax(0, keepdim=True).clamp_min(1e-9)
