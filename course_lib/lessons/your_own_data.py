@@ -49,13 +49,6 @@ def _in_order(files: Files) -> Parts:
     return {"train": names[:first], "val": names[first:second], "test": names[second:]}
 
 
-def _one_copy(files: Files) -> Parts:
-    contents: dict[bytes, str] = {}
-    for name in sorted(files):
-        contents.setdefault(files[name], name)
-    return split_files({name: content for content, name in contents.items()})
-
-
 def _wrong_border(files: Files) -> Parts:
     parts = split_files(files)
     return {**parts, "val": [], "test": sorted(parts["val"] + parts["test"])}
@@ -219,10 +212,6 @@ EXERCISES = (
                 _in_order,
                 "You cut the sorted list at 70 % and 85 %: the last class then has no training "
                 "images, and a copy can be cut from its twin. Ask `place` for every file.",
-            ),
-            Mistake(
-                _one_copy,
-                "You left the copies out. They may stay; all that matters is on which side.",
             ),
             Mistake(
                 _wrong_border,
