@@ -106,7 +106,7 @@ class Bench:
         phase: str = "base",
         rate: float | None = None,
         masks: tickets.Masks | None = None,
-        at: Callable[[int], None] = lambda done: None,
+        at: Callable[[int], object] = bool,
     ) -> nn.Module:
         """The network, trained in place by one cycle; `at` is called after every batch."""
         s, peak = self.settings, rate or self.settings.rate
@@ -154,8 +154,7 @@ def by_filters(bench: Bench, rate: float) -> dict[str, Any]:
     start, spent = {name: len(all_) for name, all_ in kept.items()}, bench.macs * s.batches
     for round in range(1, s.rounds + 1):
         groups = find_groups(network, torch.zeros(1, *SHAPE))
-        scores = l1(network, groups)
-        keep = select(scores, fraction=s.fraction, start=start, round=round, floor=2)
+        keep = select(l1(network, groups), fraction=s.fraction, start=start, round=round, floor=2)
         kept = tickets.in_first_network(kept, keep)
         network = bench.finetune(prune(network, groups, keep), round, rate=rate)
         spent += measure.count_macs(network, SHAPE) * s.finetune_batches
@@ -271,8 +270,8 @@ def weight_arms(bench: Bench, found: dict[str, Any], pruned: dict[str, Any]) -> 
     yield line("new weights", total, spent), trained(bench.fresh(1_000 + bench.seed), total)
 
 
-def run_seed(bench: Bench, out: Path) -> None:
-    """Do every training of a seed that isn't in trainings.jsonl yet."""
+def run_seed(bench: Bench, out: Path, until: float) -> bool:
+    """Do what isn't in trainings.jsonl yet, begin none after `until`; True if all is done."""
     done_file, state_file = out / "trainings.jsonl", out / f"seed{bench.seed}.pt"
     if not state_file.exists():
         torch.save(find(bench), state_file)
@@ -283,6 +282,8 @@ def run_seed(bench: Bench, out: Path) -> None:
         line = {"seed": bench.seed, **about}
         if (bench.seed, about["kind"], about["left"], about["arm"]) in known:
             continue
+        if time.monotonic() > until:
+            return False
         if training is not None:
             started = time.process_time()
             network = training()
@@ -295,6 +296,7 @@ def run_seed(bench: Bench, out: Path) -> None:
             f"{line['test_accuracy']:.2%} after {line['batches']} batches",
             flush=True,
         )
+    return True
 
 
 def main() -> None:
@@ -302,10 +304,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "from-scratch")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no training after these")
     options = parser.parse_args()
+    until = time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
-        run_seed(Bench(seed, SETTINGS, None), options.out)
+        if not run_seed(Bench(seed, SETTINGS, None), options.out, until):
+            return
     rows = lines(options.out / "trainings.jsonl")
     content = {"settings": asdict(SETTINGS), "rows": rows, "machine": machine(CPU)}
     record("from_scratch", COMMAND, content)
