@@ -70,7 +70,8 @@ def magnitude_masks(weights: Mapping[str, Tensor], keep: float) -> Masks:
 def apply_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set to zero, in place, every weight whose mask is False."""
     for name, mask in masks.items():
-        network.get_parameter(name).mul_(mask)
+        weight = network.get_parameter(name)
+        weight.mul_(mask.to(weight.device))  # a mask may have been made before the network moved
 
 
 def held(
