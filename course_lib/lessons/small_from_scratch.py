@@ -106,11 +106,8 @@ def _rounded_up(phases: Sequence[tuple[int, int]], macs: int) -> int:
 
 
 def _phases() -> Iterable[Case]:
-    return [
-        ([(10, 9), (5, 4)], 3),
-        ([(200, 2_000), (40, 1_500), (40, 1_100)], 700),
-        ([(7, 100)], 100),
-    ]
+    longer = [(200, 2_000), (40, 1_500), (40, 1_100)]
+    return [([(10, 9), (5, 4)], 3), (longer, 700), ([(7, 100)], 100)]
 
 
 # 07.4: masks for single weights
@@ -172,10 +169,7 @@ def _turned_round(first: Sequence[float], second: Sequence[float]) -> tuple[floa
 
 
 def _seeds() -> Iterable[Case]:
-    return [
-        ([0.90, 0.84, 0.88], [0.86, 0.85, 0.81]),
-        ([0.5, 0.75], [0.625, 0.25]),
-    ]
+    return [([0.90, 0.84, 0.88], [0.86, 0.85, 0.81]), ([0.5, 0.75], [0.625, 0.25])]
 
 
 EXERCISES = (

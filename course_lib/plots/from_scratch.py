@@ -16,9 +16,9 @@ Row = Mapping[str, Any]
 # (kind, arm) → what it is called, colour, mark; in the order of the figures.
 ARMS = {
     "longer": ("full network, trained as long", BLACK, "s"),
-    "pruned": ("pruned in rounds, fine-tuned", BLUE, "o"),
+    "pruned": ("pruned in rounds", BLUE, "o"),
     "pruned, low rate": ("pruned in rounds, low rate", SKY, "o"),
-    "one shot": ("pruned at once, fine-tuned", SKY, "D"),
+    "one shot": ("pruned at once", SKY, "D"),
     "scratch": ("small, from scratch, same batches", RED, "v"),
     "scratch, equal compute": ("small, from scratch, same compute", RED, "^"),
     "new weights": ("winners' places, new weights", RED, "v"),
