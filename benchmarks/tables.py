@@ -193,6 +193,29 @@ def criteria_block(schedule: str) -> str:
     return "\n\n".join([*blocks, f"{full} {source_line(run, 'criteria')}"])
 
 
+def from_scratch_table() -> str:
+    """Pruned networks and others of their size: a row a way to train, over the seeds."""
+    run = recorded("from_scratch")
+    rows = [
+        "| network | trained | batches | compute | to find it | test: mean | test: each seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    unit = next(row["compute"] for row in run["rows"] if row["arm"] == "pruned")
+    ways = dict.fromkeys((row["kind"], row["left"], row["arm"]) for row in run["rows"])
+    for kind, left, arm in ways:
+        found = [r for r in run["rows"] if (r["kind"], r["left"], r["arm"]) == (kind, left, arm)]
+        found.sort(key=lambda row: row["seed"])
+        reached = [row["test_accuracy"] for row in found]
+        name = "full" if kind == "full" else f"{left:.1%} as {kind}"
+        seeds = ", ".join(f"{value:.2%}" for value in reached)
+        rows.append(
+            f"| {name} | {arm} | {found[0]['batches']:,} | {found[0]['compute'] / unit:.2f} "
+            f"| {found[0]['compute_before'] / unit:.2f} "
+            f"| {sum(reached) / len(reached):.2%} | {seeds} |"
+        )
+    return "\n".join([*rows, "", source_line(run, "from_scratch")])
+
+
 def figures() -> dict[str, Any]:
     """The article's figures 6, 7 and 8, from the recorded run of the first seed."""
     run = recorded("laptop")
@@ -224,6 +247,7 @@ BLOCKS = {
         "photographs": photographs_table,
         "criteria at once": lambda: criteria_block("one-shot"),
         "criteria in rounds": lambda: criteria_block("rounds"),
+        "from scratch": from_scratch_table,
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
 }

@@ -110,3 +110,21 @@ def test_the_compared_networks_lost_half_of_their_filters():
             assert row["parameters"] == pytest.approx([share] * len(row["parameters"]), abs=1e-4)
             assert row["macs"] == pytest.approx([macs] * len(row["macs"]), abs=1e-4)
             assert row["narrowest"] == 0.5
+
+
+def test_small_networks_from_scratch_had_the_compute_that_is_said():
+    run = json.loads((RECORDED / "from_scratch.json").read_text())
+    images, total = run["settings"]["batch_size"], run["settings"]["batches"]
+    total += run["settings"]["rounds"] * run["settings"]["finetune_batches"]
+    by_way: dict[tuple, list] = {}
+    for row in run["rows"]:
+        by_way.setdefault((row["kind"], row["left"], row["arm"]), []).append(row)
+        if not (row["kind"] == "filters" and row["arm"].startswith(("pruned", "one shot"))):
+            assert row["compute"] == row["batches"] * images * row["macs"]
+    assert len(by_way) == 17
+    assert all(sorted(row["seed"] for row in rows) == [0, 1, 2] for rows in by_way.values())
+    filters = {arm: rows[0] for (kind, _, arm), rows in by_way.items() if kind == "filters"}
+    unpaid = filters["pruned"]["compute"] - filters["scratch, equal compute"]["compute"]
+    assert 0 <= unpaid < images * filters["scratch"]["macs"]
+    for arm in ("pruned", "one shot", "scratch", "ticket"):
+        assert filters[arm]["batches"] == total

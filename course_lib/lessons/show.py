@@ -33,7 +33,7 @@ def show(figure: Figure, caption: str | None = None) -> None:
     data = {"image/png": png(figure), "text/plain": f"<figure, {width:g} by {height:g} inches>"}
     details = {"image/png": {"alt": text, "width": round(width * DPI)}}
     display(data, metadata=details, raw=True)
-    print(textwrap.fill(f"Figure: {text}", COLUMNS))
+    print(textwrap.fill(f"Figure: {text}", COLUMNS, break_on_hyphens=False))
 
 
 def png(figure: Figure) -> bytes:
