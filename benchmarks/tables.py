@@ -153,6 +153,18 @@ def obd_table() -> str:
     return "\n".join(rows)
 
 
+def critical_table() -> str:
+    """Counting what is lost without each filter: ours against a pass per filter."""
+    run = recorded("critical_filters")
+    rows = [
+        "| one pass per filter, s | ours, s | ratio | multiplications, ratio |",
+        "|---|---|---|---|",
+        f"| {run['naive_seconds']:,.0f} | {run['ours_seconds']:,.0f} | {run['ratio']:.1f} "
+        f"| {run['mac_ideal']:.1f} |",
+    ]
+    return "\n".join([*rows, "", source_line(run, "critical_filters")])
+
+
 SELECTIONS = {
     "layer": "within each layer",
     "network": "across the network, scores relative to their layer's mean",
@@ -245,6 +257,7 @@ BLOCKS = {
         "laptop time": time_table,
         "real images": real_table,
         "photographs": photographs_table,
+        "critical filters": critical_table,
         "criteria at once": lambda: criteria_block("one-shot"),
         "criteria in rounds": lambda: criteria_block("rounds"),
         "from scratch": from_scratch_table,
