@@ -67,7 +67,10 @@ def move(page: Any, widget: Any) -> None:
     handle, menu = widget.locator(".noUi-handle"), widget.locator("select")
     if handle.count():
         handle.first.focus()
+        value = handle.first.get_attribute("aria-valuenow")
         page.keyboard.press("ArrowRight")
+        if handle.first.get_attribute("aria-valuenow") == value:  # it stands at its end
+            page.keyboard.press("ArrowLeft")
         return
     values = menu.first.locator("option").all_inner_texts()
     now = menu.first.evaluate("select => select.selectedIndex")
