@@ -57,7 +57,7 @@ def serve(home: Path) -> Iterator[Server]:
     """JupyterLab on a copy of the notebooks, with settings of its own below `home`."""
     folder = home / "course" / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".*", "*.json"))
-    for beside in ("data/recorded_runs", "starter"):  # what notebooks read
+    for beside in ("data/recorded_runs", "data/small", "starter"):  # what notebooks read
         shutil.copytree(ROOT / beside, home / "course" / beside)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
