@@ -24,14 +24,15 @@ import torch
 from PIL import Image
 from recording import ROOT, lines, record
 
-from course_lib.answers import balanced_accuracy, confusion
+from course_lib.answers import balanced_accuracy, confusion, share_right
 from course_lib.config import PRESETS, Config
 from course_lib.data import Data, Split
 from course_lib.iterate import make_loader
 from course_lib.report import machine
 from course_lib.resnet import ResNet
-from course_lib.training import make_optimizer, make_schedule, predict, train
+from course_lib.training import make_optimizer, make_schedule, place, predict, train
 
+CPU = torch.device("cpu")
 COMMAND = "python benchmarks/photographs.py --cifar10 DIR"
 SIZES = (700, 600, 450, 350, 250, 200, 150, 100, 100)
 WRONG, TEST_PER_CLASS, PIXELS = 0.08, 300, 64
@@ -82,9 +83,8 @@ def folder(root: Path) -> Data:
 def measure(config: Config, data: Data) -> dict[str, Any]:
     """Base training as a run does it, then the test accuracy."""
     torch.manual_seed(config.seed)
-    network = ResNet(config.network(len(data.classes), 3, PIXELS))
-    network = network.to(memory_format=torch.channels_last)
-    loader = make_loader(config, data, torch.device("cpu"))
+    network = place(ResNet(config.network(len(data.classes), 3, PIXELS)), CPU)
+    loader = make_loader(config, data, CPU)
     optimizer = make_optimizer(network, config.rate, config.momentum, config.weight_decay)
     schedule = make_schedule(optimizer, config.rate, config.batches, config.warm_up)
     started = time.perf_counter()
@@ -93,9 +93,13 @@ def measure(config: Config, data: Data) -> dict[str, Any]:
         pass
     seconds = time.perf_counter() - started
     logits, labels = predict(network, loader.batches("test"))
-    table = confusion(labels, logits.argmax(1), len(data.classes))
-    share = float((logits.argmax(1) == labels).float().mean())
-    return {"accuracy": share, "balanced": balanced_accuracy(table), "seconds": round(seconds, 1)}
+    answers = logits.argmax(1)
+    table = confusion(labels, answers, len(data.classes))
+    return {
+        "accuracy": share_right(labels, answers),
+        "balanced": balanced_accuracy(table),
+        "seconds": round(seconds, 1),
+    }
 
 
 def main() -> None:
@@ -120,7 +124,7 @@ def main() -> None:
     for name in VARIANTS:
         found = [row["accuracy"] for row in done if row["variant"] == name]
         print(f"{name}: {statistics.mean(found):.1%} ({min(found):.1%} to {max(found):.1%})")
-    record("photographs", COMMAND, {"trainings": done, "machine": machine(torch.device("cpu"))})
+    record("photographs", COMMAND, {"trainings": done, "machine": machine(CPU)})
 
 
 if __name__ == "__main__":
