@@ -18,9 +18,9 @@ LOOK = {
 
 
 def scenes_figure(
-    images: np.ndarray, titles: Sequence[str], columns: int = 4, height: float = 1.8
+    images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, height: float = 1.8
 ) -> Figure:
-    """Images in a grid, each under its title. images: uint8 [N, H, W, 3]; no alt text yet.
+    """Images in a grid, each under its title; no alt text yet. images: uint8 [H, W, 3] each.
 
     height: of a row, in inches. Small on purpose: noise doesn't compress.
     """

@@ -1,10 +1,9 @@
-"""The figures of notebook 09: named thumbnails, and how trainings that went wrong look."""
+"""The figure of notebook 09: how trainings that went wrong look."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from course_lib.plots.style import BLACK, BLUE, DPI, NORMAL, ORANGE, SMALL, WIDTH
@@ -15,22 +14,6 @@ PARTS = {
     "val": (ORANGE, "s", "--"),
     "fresh": (BLACK, "^", ":"),
 }
-
-
-def thumbnails(images: Sequence[np.ndarray], names: Sequence[str], columns: int = 6) -> Figure:
-    """Small pictures in rows, each with its name above; without alt text, which `show` is given.
-
-    images: uint8 [H, W, 3].
-    """
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(WIDTH, 1.4 * rows), dpi=DPI, layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in cells:
-        axes.axis("off")
-    for axes, image, name in zip(cells, images, names, strict=False):
-        axes.imshow(image, interpolation="nearest")
-        axes.set_title(name, fontsize=SMALL)
-    return figure
 
 
 def trainings(
