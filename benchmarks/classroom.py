@@ -162,6 +162,7 @@ def _wait_for(address: str, seconds: float = 120) -> None:
 
 def run_all(paths: Sequence[Path]) -> dict[str, Any]:
     """Every notebook in turn, as somebody works through the course on a new machine."""
+    server = server_megabytes()
     with tempfile.TemporaryDirectory() as cache:
         os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         os.environ |= {"COURSE_DEVICE": "cpu", "COURSE_PROGRESS": "off"}
@@ -173,8 +174,8 @@ def run_all(paths: Sequence[Path]) -> dict[str, Any]:
         files = [file for file in Path(cache).rglob("*") if file.is_file()]
         drawn = sum(file.stat().st_size for file in files) / 1e6
     return {
-        "machine": {**machine(torch.device("cpu")), "threads": 1},  # a kernel's threads, not this process's
-        "server_megabytes": server_megabytes(),
+        "machine": {**machine(torch.device("cpu")), "threads": 1},  # those of the kernels
+        "server_megabytes": server,
         "cache_megabytes": round(drawn),
         "notebooks": rows,
     }
