@@ -13,7 +13,8 @@ import pytest
 from course_lib.lessons.catalogue import LESSONS, exercises, questions
 
 BOOK = (course.ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
-RECORD = json.loads((course.ROOT / "data" / "recorded_runs" / "classroom.json").read_text())
+RECORDED = course.ROOT / "data" / "recorded_runs" / "classroom.json"
+RECORD = json.loads(RECORDED.read_text(encoding="utf-8"))
 ID = re.compile(r"`(\d\d\.(?:p?\d+))`")
 PLAN = re.compile(r"^## Plan: .*?(\d+) minutes\)?\n(.*?)(?=^## )", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (\d+) \| (\d+) \| (.*) \| (.*?) ?\|$", re.MULTILINE)
