@@ -245,6 +245,23 @@ def train(
         yield loss.detach()
 
 
+def one_cycle(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    count: int,
+    peak: float,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    warm_up: float = 0.2,
+    label_smoothing: float = 0.0,
+) -> Iterator[Tensor]:
+    """As `train`: `count` batches, a new optimiser, one cycle of the learning rate up to `peak`."""
+    optimizer = make_optimizer(network, peak, momentum, weight_decay)
+    schedule = make_schedule(optimizer, peak, count, warm_up)
+    return train(network, optimizer, schedule, batches, label_smoothing=label_smoothing)
+
+
 @torch.inference_mode()
 def predict(
     network: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from tiny import tiny_data
@@ -13,6 +15,7 @@ from course_lib.training import (
     generator,
     make_optimizer,
     make_schedule,
+    one_cycle,
     pick_device,
     pick_precision,
     predict,
@@ -92,6 +95,21 @@ def test_training_learns_and_hands_out_each_loss():
     assert len(losses) == 40 and losses[-1] < 0.5 * losses[0]
     assert accuracy(network, batches.batches("test")) > 0.95
     assert optimizer.param_groups[0]["lr"] < 0.01, "the cycle has come down"
+
+
+def test_one_cycle_is_training_with_an_optimiser_of_its_own():
+    batches = loader()
+    torch.manual_seed(0)
+    by_hand = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    network = copy.deepcopy(by_hand)
+    optimizer = make_optimizer(by_hand, 0.3, 0.8, 1e-3)
+    schedule = make_schedule(optimizer, 0.3, 20, 0.4)
+    made = batches.training_batches("base", 0, 20)
+    expected = list(train(by_hand, optimizer, schedule, made, label_smoothing=0.1))
+    how = {"momentum": 0.8, "weight_decay": 1e-3, "warm_up": 0.4, "label_smoothing": 0.1}
+    losses = list(one_cycle(network, batches.training_batches("base", 0, 20), 20, 0.3, **how))
+    assert losses == expected
+    assert torch.equal(network[2].weight, by_hand[2].weight)
 
 
 def test_predict_leaves_the_mode_and_matches_a_plain_loop():
