@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import tiny_data
 from torch import nn
 
@@ -13,12 +14,14 @@ from course_lib.training import (
     Loader,
     accuracy,
     generator,
+    layout,
     make_optimizer,
     make_schedule,
     one_cycle,
     pick_device,
     pick_precision,
     predict,
+    reflected,
     train,
 )
 
@@ -83,6 +86,25 @@ def test_a_shift_moves_by_whole_pixels_as_far_as_allowed():
     shifts = (moved - ramp)[:, 0, 8, 8]
     assert 3.5 < shifts.abs().max() <= 4.0
     assert shifts.min() < -3 and shifts.max() > 3
+
+
+def test_places_outside_are_reflected_as_pytorch_reflects_them():
+    """For MPS, whose grid_sample can't."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(6, 3, 9, 12, generator=random)
+    grid = torch.rand(6, 9, 12, 2, generator=random) * 5 - 2.5
+    expected = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    inside = reflected(grid, (9, 12))
+    found = F.grid_sample(images, inside, padding_mode="zeros", align_corners=False)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_laid_out_as_the_device_wants_it():
+    """Channels-last batches make MPS compute wrong gradients."""
+    assert layout(torch.device("mps")) == torch.contiguous_format
+    assert layout(CPU) == torch.channels_last
+    for images, _ in (loader().training_batch("base", 0), next(loader().batches("val"))):
+        assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_training_learns_and_hands_out_each_loss():
