@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -110,7 +110,7 @@ class Augmentation:
         return moved.contiguous(memory_format=layout(images.device))
 
 
-def reflected(grid: Tensor, size: tuple[int, int]) -> Tensor:
+def reflected(grid: Tensor, size: Sequence[int]) -> Tensor:
     """Places [N, H, W, 2] (x, y), up to an image's width outside of it, put inside as grid_sample
     does by padding_mode="reflection": mirrored at the edge, no nearer to it than a pixel's centre.
     """

@@ -145,11 +145,11 @@ def main() -> None:
     torch.manual_seed(0)
     parts = ["train", "val"] + ["test"] * (o.folder / "test").is_dir()
     data = {part: load_images(o.folder / part, o.size, o.batch_size) for part in parts}
-    classes = data["train"].dataset.classes
-    if any(one.dataset.classes != classes for one in data.values()):
+    found: list = [batches.dataset for batches in data.values()]
+    classes = found[0].classes
+    if any(images.classes != classes for images in found):
         raise ValueError(f"{' and '.join(parts)} must have the same classes.")
-    read = sum(1 for one in data.values() for _ in one.dataset)  # a broken file is named now
-    print(f"{read:,} images of {len(classes)} classes can be read.")
+    print(f"{sum(1 for images in found for _ in images):,} images can be read.")  # or one is named
     network = models.get_model(o.arch, weights=None if o.random else "DEFAULT")
     network.fc = nn.Linear(network.fc.in_features, len(classes))
     full = best = network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
