@@ -33,16 +33,7 @@ from course_lib.pruning import CRITERIA, find_groups, prune, select
 from course_lib.report import machine
 from course_lib.resnet import ResNet, load_network, resnet_config, saved_form
 from course_lib.small import small_data
-from course_lib.training import (
-    Augmentation,
-    Loader,
-    accuracy,
-    generator,
-    make_optimizer,
-    make_schedule,
-    place,
-    train,
-)
+from course_lib.training import Augmentation, Loader, accuracy, generator, one_cycle, place
 
 COMMAND = "OMP_NUM_THREADS=1 python benchmarks/criteria.py"
 SEEDS = (0, 1, 2)
@@ -97,9 +88,7 @@ def make_loader(data: Data, seed: int) -> Loader:
 
 def fit(network: ResNet, loader: Loader, phase: str, batches: int, rate: float) -> None:
     """Train in place: one cycle, a fresh optimiser, the same batches for every criterion."""
-    optimizer = make_optimizer(network, rate, 0.9, 5e-4)
-    schedule = make_schedule(optimizer, rate, batches, 0.2)
-    for _ in train(network, optimizer, schedule, loader.training_batches(phase, 0, batches)):
+    for _ in one_cycle(network, loader.training_batches(phase, 0, batches), batches, rate):
         pass
 
 

@@ -28,16 +28,7 @@ from course_lib.pruning import CRITERIA, Group, find_groups, obd
 from course_lib.pruning.criteria.curvature import over_groups, weights_of
 from course_lib.report import machine
 from course_lib.resnet import ResNet, resnet_config
-from course_lib.training import (
-    Augmentation,
-    Loader,
-    accuracy,
-    make_optimizer,
-    make_schedule,
-    place,
-    predict,
-    train,
-)
+from course_lib.training import Augmentation, Loader, accuracy, one_cycle, place, predict
 
 COMMAND = "python benchmarks/criteria_cost.py"
 CPU = torch.device("cpu")
@@ -52,10 +43,8 @@ def trained(loader: Loader) -> nn.Module:
     """The small network, trained for as long as it takes to learn most of the task."""
     torch.manual_seed(0)
     network = place(ResNet(resnet_config(18, len(data.vehicles.CLASSES), base_width=16)), CPU)
-    optimizer = make_optimizer(network, 0.1, 0.9, 5e-4)
-    schedule = make_schedule(optimizer, 0.1, BATCHES, 0.2)
     batches = tqdm(loader.training_batches("base", 0, BATCHES), "train", BATCHES, unit="batch")
-    for _ in train(network, optimizer, schedule, batches):
+    for _ in one_cycle(network, batches, BATCHES, 0.1):
         pass
     return network.eval()
 

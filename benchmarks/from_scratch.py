@@ -26,15 +26,7 @@ from course_lib import data, measure, tickets
 from course_lib.pruning import find_groups, l1, prune, select
 from course_lib.report import machine
 from course_lib.resnet import ResNet, resnet_config
-from course_lib.training import (
-    Augmentation,
-    Loader,
-    accuracy,
-    make_optimizer,
-    make_schedule,
-    place,
-    train,
-)
+from course_lib.training import Augmentation, Loader, accuracy, one_cycle, place
 
 COMMAND = "python benchmarks/from_scratch.py"
 CPU = torch.device("cpu")
@@ -111,13 +103,11 @@ class Bench:
         """The network, trained in place by one cycle; `at` is called after every batch."""
         s, peak = self.settings, rate or self.settings.rate
         network = place(network, CPU)
-        optimizer = make_optimizer(network, peak, s.momentum, s.weight_decay)
-        schedule = make_schedule(optimizer, peak, batches, s.warm_up)
         if masks:
             tickets.apply_masks(network, masks)
-        losses = train(
-            network, optimizer, schedule, self.loader.training_batches(phase, 0, batches)
-        )
+        made = self.loader.training_batches(phase, 0, batches)
+        how = {"momentum": s.momentum, "weight_decay": s.weight_decay, "warm_up": s.warm_up}
+        losses = one_cycle(network, made, batches, peak, **how)
         for done, _ in enumerate(tickets.held(losses, network, masks or {}), start=1):
             at(done)
         return network

@@ -84,9 +84,7 @@ def trained(
     """The network trained for one cycle and folded."""
     feed = training.Loader(data, CPU, augmentation=training.Augmentation())
     made = ((change(x), y) for x, y in feed.training_batches("impact", 0, batches))
-    optimizer = training.make_optimizer(network, peak, 0.9, 5e-4)
-    schedule = training.make_schedule(optimizer, peak, batches, 0.2)
-    for _ in training.train(network, optimizer, schedule, made):
+    for _ in training.one_cycle(network, made, batches, peak):
         pass
     return measure.fold(network)
 

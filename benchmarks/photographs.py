@@ -30,7 +30,7 @@ from course_lib.data import Data, Split
 from course_lib.iterate import make_loader
 from course_lib.report import machine
 from course_lib.resnet import ResNet
-from course_lib.training import make_optimizer, make_schedule, place, predict, train
+from course_lib.training import one_cycle, place, predict
 
 CPU = torch.device("cpu")
 COMMAND = "python benchmarks/photographs.py --cifar10 DIR"
@@ -85,11 +85,11 @@ def measure(config: Config, data: Data) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     network = place(ResNet(config.network(len(data.classes), 3, PIXELS)), CPU)
     loader = make_loader(config, data, CPU)
-    optimizer = make_optimizer(network, config.rate, config.momentum, config.weight_decay)
-    schedule = make_schedule(optimizer, config.rate, config.batches, config.warm_up)
     started = time.perf_counter()
     batches = loader.training_batches("base", 0, config.batches)
-    for _ in train(network, optimizer, schedule, batches, label_smoothing=config.label_smoothing):
+    names = ("momentum", "weight_decay", "warm_up", "label_smoothing")
+    how = {name: getattr(config, name) for name in names}
+    for _ in one_cycle(network, batches, config.batches, config.rate, **how):
         pass
     seconds = time.perf_counter() - started
     logits, labels = predict(network, loader.batches("test"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import impact_tables
 from classroom_tables import minutes_table, server_table
 
 from course_lib import plots
@@ -164,7 +165,16 @@ def critical_table() -> str:
         f"| {run['naive_seconds']:,.0f} | {run['ours_seconds']:,.0f} | {run['ratio']:.1f} "
         f"| {run['mac_ideal']:.1f} |",
     ]
-    return "\n".join([*rows, "", source_line(run, "critical_filters")])
+    passes = sum(batch["naive_passes"] for batch in run["batches"])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"{run['images']} images, {run['indices']:,} filters. {passes:,} passes of the naive"
+            f" way were timed, {run['counts_compared']:,} counts of right answers compared;"
+            f" {run['counts_different']} differ. {source_line(run, 'critical_filters')}",
+        ]
+    )
 
 
 SELECTIONS = {
@@ -263,6 +273,7 @@ BLOCKS = {
         "criteria at once": lambda: criteria_block("one-shot"),
         "criteria in rounds": lambda: criteria_block("rounds"),
         "from scratch": from_scratch_table,
+        "impact": lambda: impact_tables.written(recorded("impact"), source_line),
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
     "docs/teaching.md": {

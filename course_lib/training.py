@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,12 +57,15 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, its weights channels-last, which convolutions on CPU and CUDA are
-    fastest with.
+    """The network on the device, its weights in the order in memory that suits it."""
+    return network.to(device, memory_format=layout(device))  # type: ignore[call-overload]
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Channels-last, which convolutions on CPU and CUDA are fastest with; not on MPS, where batch
+    norm's gradients are wrong with it: https://github.com/pytorch/pytorch/issues/175189.
     """
-    if device.type == "mps":
-        return network.to(device)
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def generator(seed: int, *where: str | int) -> torch.Generator:
@@ -100,8 +103,20 @@ class Augmentation:
         ]
         matrices = torch.stack(rows, 1).to(images.device)
         grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-        moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-        return moved.contiguous(memory_format=torch.channels_last)
+        edge = "reflection"
+        if images.device.type == "mps":  # which can't reflect
+            grid, edge = reflected(grid, images.shape[-2:]), "zeros"
+        moved = F.grid_sample(images, grid, padding_mode=edge, align_corners=False)
+        return moved.contiguous(memory_format=layout(images.device))
+
+
+def reflected(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """Places [N, H, W, 2] (x, y), up to an image's width outside of it, put inside as grid_sample
+    does by padding_mode="reflection": mirrored at the edge, no nearer to it than a pixel's centre.
+    """
+    inside = 1 - 1 / torch.tensor(size[::-1], device=grid.device)
+    mirrored = grid.sign() * (1 - (1 - grid.abs()).abs())
+    return mirrored.clamp(-inside, inside)
 
 
 @lru_cache(maxsize=4)
@@ -173,7 +188,8 @@ class Loader:
         images, labels = self.splits[split]
         chosen = chosen.to(images.device)
         pixels = images[chosen].to(self.device).permute(0, 3, 1, 2).float()
-        return (pixels - self.mean) * self.scale, labels[chosen].to(self.device)
+        images = ((pixels - self.mean) * self.scale).contiguous(memory_format=layout(self.device))
+        return images, labels[chosen].to(self.device)
 
 
 def _tensors(split: Split, device: torch.device) -> Batch:
@@ -243,6 +259,23 @@ def train(
         optimizer.step()
         schedule.step()
         yield loss.detach()
+
+
+def one_cycle(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    count: int,
+    peak: float,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    warm_up: float = 0.2,
+    label_smoothing: float = 0.0,
+) -> Iterator[Tensor]:
+    """As `train`: `count` batches, a new optimiser, one cycle of the learning rate up to `peak`."""
+    optimizer = make_optimizer(network, peak, momentum, weight_decay)
+    schedule = make_schedule(optimizer, peak, count, warm_up)
+    return train(network, optimizer, schedule, batches, label_smoothing=label_smoothing)
 
 
 @torch.inference_mode()

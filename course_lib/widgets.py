@@ -7,7 +7,6 @@ one) and gives it its alt text with figure.set_label(…).
 from __future__ import annotations
 
 import html
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from typing import Any, TypeVar
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from course_lib.plots.style import LARGE
+from course_lib.plots.style import LARGE, SCREEN_DPI, png
 
 Draw = Callable[..., None]
 Item = TypeVar("Item")
 SIZE = (8.0, 4.0)  # inches
-DPI = 96
 _WIDE = {"description_width": "initial"}
 AT_REST = "(A widget: it moves once the cells have been run. The next figure shows it at rest.)"
 
@@ -127,7 +125,8 @@ def build(draw: Draw, *, size: tuple[float, float] = SIZE, **controls: Slider | 
             picture.value, text = _drawn(draw, size, values)
         except Exception as error:  # shown to the learner: a callback's traceback goes nowhere
             text = f"{type(error).__name__}: {error}"
-        caption.value = f"<div style='max-width:{size[0] * DPI:.0f}px'>{html.escape(text)}</div>"
+        width = f"max-width:{size[0] * SCREEN_DPI:.0f}px"
+        caption.value = f"<div style='{width}'>{html.escape(text)}</div>"
 
     for control in made.values():
         control.observe(update, names="value")
@@ -147,7 +146,7 @@ def twin(
     settings: title → values. size: of the whole figure. Its alt text joins those of its parts.
     """
     rows = -(-len(settings) // columns)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=SCREEN_DPI, layout="constrained")
     parts = figure.subfigures(rows, columns, squeeze=False).ravel()
     words = []
     for part, (title, values) in zip(parts, settings.items(), strict=False):
@@ -170,8 +169,6 @@ def _display(box: Any, words: str) -> None:
 
 
 def _drawn(draw: Draw, size: tuple[float, float], values: dict[str, Any]) -> tuple[bytes, str]:
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=SCREEN_DPI, layout="constrained")
     draw(figure, **values)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue(), str(figure.get_label())
+    return png(figure), str(figure.get_label())

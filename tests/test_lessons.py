@@ -20,7 +20,7 @@ from course_lib.lessons import catalogue, check, choose, expect, predict, progre
 from course_lib.lessons.course_map import ALL_OF_IT, STOPS, course_map, course_table
 from course_lib.lessons.prediction import Prediction, Question
 from course_lib.lessons.start_here import share_left
-from course_lib.plots.style import RED, alt_text, blank
+from course_lib.plots.style import RED, SCREEN_DPI, alt_text, blank, png
 
 SHOW = sys.modules["course_lib.lessons.show"]  # the package's own `show` is the function
 
@@ -233,7 +233,7 @@ def test_a_figure_without_words_is_refused(caption: str | None) -> None:
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
     figures = [blank("x", "y")[0] for _ in range(2)]
-    assert SHOW.png(figures[0]) == SHOW.png(figures[1])
+    assert png(figures[0]) == png(figures[1])
 
 
 @pytest.mark.parametrize("images", [False, True])
@@ -243,8 +243,8 @@ def test_a_stored_picture_looks_as_drawn_in_fewer_bytes(images: bool) -> None:
     if images:
         axes.imshow(np.linspace(0, 1, 48 * 48 * 3).reshape(48, 48, 3))
     plain = io.BytesIO()
-    figure.savefig(plain, format="png", dpi=SHOW.DPI)
-    small = SHOW.png(figure)
+    figure.savefig(plain, format="png", dpi=SCREEN_DPI)
+    small = png(figure)
     assert len(small) < 0.7 * len(plain.getvalue())
     stored, drawn = (
         np.asarray(Image.open(file).convert("RGB"), dtype=int)

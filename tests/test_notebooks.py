@@ -16,6 +16,8 @@ import course_notebooks as course
 import nbformat
 import pytest
 
+from course_lib.lessons import catalogue
+
 MOST_BYTES = 300_000
 LEAST_COMPARED = 0.5  # of the code cells
 MOST_IGNORED = 0.1
@@ -88,6 +90,21 @@ def test_every_figure_has_its_caption(path: Path) -> None:
             alt = image.metadata.get("image/png", {}).get("alt", "")
             assert len(alt.split()) >= 5, cell.source
             assert f"Figure: {' '.join(alt.split())}" in printed
+
+
+@every
+def test_answers_have_a_sign_of_approximation_unless_they_are_exact(path: Path) -> None:
+    """Numbers behind ≈ aren't compared by nbval: what is the same everywhere should be."""
+    printed = " ".join(
+        out.text
+        for cell in course.code_cells(course.read(path))
+        for out in course.outputs(cell)
+        if out.output_type == "stream"
+    )
+    for question in catalogue.questions():
+        if question.id.startswith(path.stem[:2]) and not question.choices:
+            answer = " ".join(printed.split()).split(f"{question.asks}: ")[1]
+            assert answer.startswith("≈") != question.exact, question.id
 
 
 @every

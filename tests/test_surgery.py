@@ -280,6 +280,15 @@ def test_masked_is_a_network_whose_readers_weigh_those_channels_with_zero(
         assert_close(case.network(case.images), zeroed(case.images))
 
 
+def test_pruning_what_is_masked_is_refused() -> None:
+    """Copied, the masks would meet the narrower layers at their first batch."""
+    case, groups, keep = resnet_case(0)
+    words = r"inside `with masked\(…\)`.* after that block"
+    with masked(case.network, groups, keep), pytest.raises(PruningError, match=words):
+        prune(case.network, groups, keep)
+    prune(case.network, groups, keep)(case.images)
+
+
 def test_masked_restores_the_network_even_after_an_error() -> None:
     case, groups, keep = resnet_case(0)
     before = case.network.eval()(case.images)

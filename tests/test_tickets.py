@@ -89,3 +89,22 @@ def test_a_group_that_the_second_round_left_whole_stays():
 def test_equal_compute_by_hand():
     # 10 × 9 + 5 × 4 = 110; a network of 3 does that in 36 batches and a part of one.
     assert tickets.equal_compute_batches([(10, 9), (5, 4)], 3) == 36
+
+
+def test_masks_and_indices_may_lie_on_another_device_than_the_network():
+    """As on a GPU, with the meta device in its place: masks are made where the weights are, others
+    are brought there, and a network that has moved is cut by indices that haven't.
+    """
+    net = network()
+    groups = find_groups(net, IMAGES)
+    keep = select(l1(net, groups), fraction=0.5)
+    masks = tickets.magnitude_masks(tickets.weights_of(net), 0.1)
+    net.to("meta")
+    assert find_groups(net, IMAGES) == groups
+    there = tickets.magnitude_masks(tickets.weights_of(net), 0.1)
+    assert {mask.device.type for mask in there.values()} == {"meta"}
+    tickets.apply_masks(net, masks)
+    narrow = prune(net, groups, keep)
+    assert narrow.conv1.weight.shape[0] == len(keep["conv1"])
+    assert {p.device.type for p in narrow.parameters()} == {"meta"}
+    assert {p.dtype for p in narrow.parameters()} == {torch.float32}, "MPS has no float64"

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import tiny_data
 from torch import nn
 
@@ -11,11 +14,14 @@ from course_lib.training import (
     Loader,
     accuracy,
     generator,
+    layout,
     make_optimizer,
     make_schedule,
+    one_cycle,
     pick_device,
     pick_precision,
     predict,
+    reflected,
     train,
 )
 
@@ -82,6 +88,25 @@ def test_a_shift_moves_by_whole_pixels_as_far_as_allowed():
     assert shifts.min() < -3 and shifts.max() > 3
 
 
+def test_places_outside_are_reflected_as_pytorch_reflects_them():
+    """For MPS, whose grid_sample can't."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(6, 3, 9, 12, generator=random)
+    grid = torch.rand(6, 9, 12, 2, generator=random) * 5 - 2.5
+    expected = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    inside = reflected(grid, (9, 12))
+    found = F.grid_sample(images, inside, padding_mode="zeros", align_corners=False)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_laid_out_as_the_device_wants_it():
+    """Channels-last batches make MPS compute wrong gradients."""
+    assert layout(torch.device("mps")) == torch.contiguous_format
+    assert layout(CPU) == torch.channels_last
+    for images, _ in (loader().training_batch("base", 0), next(loader().batches("val"))):
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_training_learns_and_hands_out_each_loss():
     batches = loader()
     torch.manual_seed(0)
@@ -92,6 +117,21 @@ def test_training_learns_and_hands_out_each_loss():
     assert len(losses) == 40 and losses[-1] < 0.5 * losses[0]
     assert accuracy(network, batches.batches("test")) > 0.95
     assert optimizer.param_groups[0]["lr"] < 0.01, "the cycle has come down"
+
+
+def test_one_cycle_is_training_with_an_optimiser_of_its_own():
+    batches = loader()
+    torch.manual_seed(0)
+    by_hand = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    network = copy.deepcopy(by_hand)
+    optimizer = make_optimizer(by_hand, 0.3, 0.8, 1e-3)
+    schedule = make_schedule(optimizer, 0.3, 20, 0.4)
+    made = batches.training_batches("base", 0, 20)
+    expected = list(train(by_hand, optimizer, schedule, made, label_smoothing=0.1))
+    how = {"momentum": 0.8, "weight_decay": 1e-3, "warm_up": 0.4, "label_smoothing": 0.1}
+    losses = list(one_cycle(network, batches.training_batches("base", 0, 20), 20, 0.3, **how))
+    assert losses == expected
+    assert torch.equal(network[2].weight, by_hand[2].weight)
 
 
 def test_predict_leaves_the_mode_and_matches_a_plain_loop():

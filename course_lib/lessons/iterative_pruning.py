@@ -312,5 +312,6 @@ QUESTIONS = (
         high=50,
         form=".0f",
         close=5,
+        exact=True,
     ),
 )

@@ -297,6 +297,7 @@ QUESTIONS = (
         id="04.p2",
         asks="Share of the parameters left when every group keeps half its filters",
         form=".1%",
+        exact=True,
     ),
     Question(
         id="04.p3",

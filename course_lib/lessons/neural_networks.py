@@ -196,6 +196,7 @@ QUESTIONS = (
         high=2.0,
         form=".2f",
         close=0.05,
+        exact=True,
     ),
     Question(
         "01.p2",
@@ -204,6 +205,7 @@ QUESTIONS = (
         high=32,
         form=".0f",
         close=0,
+        exact=True,
     ),
     Question(
         "01.p3",

@@ -207,6 +207,7 @@ QUESTIONS = (
         high=8,
         form=".0f",
         close=0,
+        exact=True,
     ),
     Question(
         "02.p2",
@@ -214,6 +215,7 @@ QUESTIONS = (
         high=1,
         form=".1%",
         close=0.01,
+        exact=True,
     ),
     Question(
         "02.p3",

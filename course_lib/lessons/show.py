@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 
 from IPython.display import display
 from matplotlib.figure import Figure
-from PIL import Image
 
 from course_lib.errors import CourseError
-from course_lib.plots.style import alt_text
+from course_lib.plots.style import SCREEN_DPI, alt_text, png
 
-DPI = 96
 COLUMNS = 100  # characters of a caption's line
-LINES, PHOTOGRAPHS = 64, 256  # colours that a drawing, and one with images in it, is stored with
-OCTREE = Image.Quantize.FASTOCTREE  # the default method loses colours of which there is little
 
 
 def show(figure: Figure, caption: str | None = None) -> None:
@@ -31,20 +26,9 @@ def show(figure: Figure, caption: str | None = None) -> None:
         raise CourseError("A figure needs a caption: show(figure, 'What it shows, with numbers.').")
     width, height = figure.get_size_inches()
     data = {"image/png": png(figure), "text/plain": f"<figure, {width:g} by {height:g} inches>"}
-    details = {"image/png": {"alt": text, "width": round(width * DPI)}}
+    details = {"image/png": {"alt": text, "width": round(width * SCREEN_DPI)}}
     display(data, metadata=details, raw=True)
     print(textwrap.fill(f"Figure: {text}", COLUMNS, break_on_hyphens=False))
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG that is the same byte for byte each time."""
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
-    # Notebooks carry their pictures, and are read over slow lines.
-    picture = Image.open(drawn).convert("RGB")
-    colours = PHOTOGRAPHS if any(axes.images for axes in figure.axes) else LINES
-    picture.quantize(colours, OCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue()
 
 
 def expect(name: str, value: float, low: float, high: float, form: str = ".3f") -> None:

@@ -6,16 +6,22 @@ carries a sentence of alt text that holds its numbers: `alt_text(figure)`.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import IO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/): told apart by colour-blind people.
 # Marks differ in shape and lines in dashes as well, so that a grey print can be read.
 BLUE, ORANGE, RED, SKY, BLACK = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#000000"
 SMALL, NORMAL, LARGE = 9, 10, 11  # points; the figures are made for 800 pixels' width
 WIDTH, HEIGHT, DPI = 8.0, 4.5, 100
+SCREEN_DPI = 96  # a notebook's pixels: those of a browser
+LINES, PHOTOGRAPHS = 64, 256  # colours that a drawing, and one with images in it, is stored with
+OCTREE = Image.Quantize.FASTOCTREE  # the default method loses colours of which there is little
 
 
 def alt_text(figure: Figure) -> str:
@@ -23,9 +29,21 @@ def alt_text(figure: Figure) -> str:
     return str(figure.get_label())
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path | IO[bytes]) -> None:
     """Write a PNG, 800 pixels wide, with the alt text as the file's own description."""
-    figure.savefig(path, dpi=DPI, metadata={"Description": alt_text(figure), "Software": None})
+    about = {"Description": alt_text(figure), "Software": None}
+    figure.savefig(path, format="png", dpi=DPI, metadata=about)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a notebook shows it: a small PNG, the same byte for byte each time."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=SCREEN_DPI, metadata={"Software": None})
+    # Notebooks carry their pictures, and are read over slow lines.
+    picture = Image.open(drawn).convert("RGB")
+    colours = PHOTOGRAPHS if any(axes.images for axes in figure.axes) else LINES
+    picture.quantize(colours, OCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def blank(

@@ -9,8 +9,9 @@ zero sends no gradient to anything that is kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +88,15 @@ def prune(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Te
     `keep`: {group name: sorted 1-D long tensor of the indices that stay}; a group that isn't named
     stays whole.
     Raises PruningError, naming the group, for indices that are empty, unsorted, repeated or out of
-    range.
+    range; and inside `with masked(…)`.
     """
     check_keep(network, groups, keep)
+    hooks = (hook for layer in network.modules() for hook in layer._forward_pre_hooks.values())
+    if any(isinstance(hook, _Zero) for hook in hooks):  # a copy would keep them for ever
+        raise PruningError(
+            "A network can't be pruned inside `with masked(…)`, whose zeros its copy would keep: "
+            "call prune after that block."
+        )
     narrow = copy.deepcopy(network)  # without gradients: a parameter's copy has none
     for name, slices in kept_slices(groups, keep).items():
         path, _, attribute = name.rpartition(".")
@@ -135,19 +142,22 @@ def masked(
                 gone = torch.ones(groups[name].size * columns, dtype=torch.bool)
                 gone[columns_of(kept.cpu(), columns)] = False
                 layer = network.get_submodule(reader)
-                handles.append(layer.register_forward_pre_hook(_zero(gone)))
+                handles.append(layer.register_forward_pre_hook(_Zero(gone)))
         yield network
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _zero(gone: Tensor) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
-    def hook(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        (x,) = inputs
-        return (x.masked_fill(gone.to(x.device).view(1, -1, *[1] * (x.dim() - 2)), 0),)
+@dataclass(frozen=True)
+class _Zero:
+    """A hook before a layer: its input with the channels of `gone` (a mask of them) at zero."""
 
-    return hook
+    gone: Tensor
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        (x,) = inputs
+        return (x.masked_fill(self.gone.to(x.device).view(1, -1, *[1] * (x.dim() - 2)), 0),)
 
 
 def carry_optimizer(
