@@ -13,7 +13,7 @@ from course_lib.errors import CourseError
 from course_lib.plots.style import alt_text
 
 DPI = 96
-COLUMNS = 100  # characters of a caption's line
+COLUMNS = 72  # characters of a line: more would be broken within words on a projector
 LINES, PHOTOGRAPHS = 64, 256  # colours that a drawing, and one with images in it, is stored with
 OCTREE = Image.Quantize.FASTOCTREE  # the default method loses colours of which there is little
 
