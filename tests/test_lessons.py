@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_guess_and_answer_stand_side_by_side(
     prediction: Prediction, measured: Any, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prediction.compare(measured)
-    assert capsys.readouterr().out == line + "\n"
+    assert capsys.readouterr().out == textwrap.fill(line, SHOW.COLUMNS) + "\n"
 
 
 # ---- figures and measured numbers
