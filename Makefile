@@ -21,7 +21,7 @@ WORKERS := logical
 XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run doctor test test-all lab notebooks site clean
+.PHONY: help setup run doctor test test-all lab notebooks site bundle clean
 
 help:  ## list the targets
 	@echo "Pruning ResNets"
@@ -54,6 +54,13 @@ notebooks: $(READY)  ## run every notebook again and keep what changed (ARGS: --
 site: $(READY)  ## the course as pages for a browser, in build/site (no script, no network)
 	rm -rf build/site
 	$(BIN)/python docs/site/build.py
+
+# Without CUDA: PIP_EXTRA_INDEX_URL=… with the address that PyTorch's site gives for the CPU build.
+PLATFORM :=
+PYTHON_VERSION :=
+bundle: $(READY)  ## what a room without internet needs (PLATFORM: linux macos windows; PYTHON_VERSION)
+	$(BIN)/python docs/bundle/build.py $(if $(PLATFORM),--platform $(PLATFORM)) \
+	  $(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(ARGS)
 
 clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -28,7 +28,7 @@ def run(out: Path, *options: str) -> dict[str, Any]:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file with one a line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def source(command: str) -> dict[str, str]:

@@ -99,7 +99,7 @@ def lower_bounds() -> dict[str, str]:
 def free_memory() -> tuple[float, str] | None:
     """Bytes of memory, and whether they are "free" or "in all"; None where neither can be told."""
     try:
-        text = Path("/proc/meminfo").read_text()
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
         free = 1024.0 * int(re.search(r"MemAvailable:\s+(\d+)", text)[1])  # type: ignore[index]
     except (OSError, TypeError):
         try:  # macOS
@@ -107,7 +107,8 @@ def free_memory() -> tuple[float, str] | None:
         except (AttributeError, OSError, ValueError):
             return None
     try:  # a container may be allowed less than the machine has
-        return min(free, float(Path("/sys/fs/cgroup/memory.max").read_text())), "free"
+        allowed = float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
+        return min(free, allowed), "free"
     except (OSError, ValueError):
         return free, "free"
 

@@ -1,8 +1,10 @@
-"""What every test shares: threads, property-test profiles, skips without a GPU."""
+"""What every test shares: threads, no network, property-test profiles, skips without a GPU."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,7 +14,17 @@ from conditions import set_them
 # Processes that a test starts inherit it.
 set_them()
 
+# Nor may any of them reach another machine: not this process, and no Python started from it (a
+# notebook's kernel, the command line, a launcher's worker), unless it ignores PYTHONPATH.
+OFFLINE = str(Path(__file__).resolve().parent / "offline")
+if OFFLINE not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [OFFLINE, os.environ.get("PYTHONPATH")])
+    )
+sys.path.insert(0, OFFLINE)
+
 import pytest
+import refuse_network  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 # `course` is deterministic: the same cases on every machine and every day. `thousands` draws new

@@ -35,6 +35,19 @@ PATIENCE = 1000  # milliseconds in a second; Playwright counts in them
 QUIET = {"fetchNews": "false", "checkForUpdates": False}
 
 
+# Every cell is drawn, in sight or not: what isn't drawn can't be measured.
+TRACKER = {"windowingMode": "none"}
+WIDER = """() => {
+  const right = element => element.getBoundingClientRect().right;
+  const wider = one => one.tagName === "IMG"
+    ? right(one) > right(one.closest(".jp-OutputArea")) + 2
+    : one.scrollWidth > one.clientWidth + 2;
+  const places = ".jp-OutputArea-output, .jp-MarkdownOutput, .jp-OutputArea-output img";
+  return [...document.querySelectorAll(places)].filter(wider)
+    .map(one => (one.innerText || one.alt || one.tagName).slice(0, 80));
+}"""
+
+
 @dataclass(frozen=True)
 class Server:
     """A running JupyterLab: its address on this machine, its token, the folder it serves."""
@@ -71,9 +84,11 @@ def serve(home: Path) -> Iterator[Server]:
         },
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
-    settings = home / "lab_settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(QUIET))
+    choices = {"apputils-extension/notification": QUIET, "notebook-extension/tracker": TRACKER}
+    for name, values in choices.items():
+        file = home / "lab_settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(values), encoding="utf-8")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += [
         f"--port={port}",
@@ -124,25 +139,29 @@ class Notebook:
         self.page, self.server, self.name = page, server, name
         page.goto(server.url(f"lab/tree/{name}", "&reset"))
         page.locator(".jp-Notebook").wait_for(timeout=90 * PATIENCE)
-        self._idle(90)
+        self.idle(90)
 
     def run_all(self, seconds: float) -> None:
         """Run → Run All Cells, and wait for the end."""
-        self._menu("Run", "Run All Cells")
+        self.start_all()
         time.sleep(1)
-        self._idle(seconds)
+        self.idle(seconds)
+
+    def start_all(self) -> None:
+        """Run → Run All Cells."""
+        self._menu("Run", "Run All Cells")
 
     def interrupt(self) -> None:
         """Kernel → Interrupt Kernel."""
         self._menu("Kernel", "Interrupt Kernel")
-        self._idle(60)
+        self.idle(60)
 
     def restart(self) -> None:
         """Kernel → Restart Kernel…"""
         self._menu("Kernel", "Restart Kernel…")
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
         time.sleep(1)
-        self._idle(60)
+        self.idle(60)
 
     def cell(self, text: str) -> Any:
         """The first code cell whose source has this text."""
@@ -156,21 +175,25 @@ class Notebook:
             time.sleep(0.05)
         raise AssertionError(f"no cell has {text!r}")
 
-    def write_and_run(self, cell: Any, source: str, seconds: float = 60) -> None:
-        """Replace a cell's source and run it."""
+    def write(self, cell: Any, source: str, run: bool = True) -> None:
+        """Replace a cell's source, and start it unless told otherwise."""
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(source)
-        self.page.keyboard.press("Control+Enter")
+        self.page.keyboard.press("Control+Enter" if run else "Escape")
+
+    def write_and_run(self, cell: Any, source: str, seconds: float = 60) -> None:
+        """Replace a cell's source, run it, and wait for the end."""
+        self.write(cell, source)
         time.sleep(0.5)
-        self._idle(seconds)
+        self.idle(seconds)
 
     def run(self, cell: Any, seconds: float = 60) -> None:
         """Run a cell as it stands."""
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
         time.sleep(0.5)
-        self._idle(seconds)
+        self.idle(seconds)
 
     def errors(self) -> list[str]:
         """Tracebacks and widgets' failures, in the saved file: what is out of sight isn't drawn."""
@@ -183,11 +206,16 @@ class Notebook:
         states = saved["metadata"].get("widgets", {})
         return found + [line for line in json.dumps(states).split('"') if "Error: " in line]
 
+    def cut_off(self) -> list[str]:
+        """Pictures, outputs and texts that are wider than their place in the window."""
+        return list(self.page.evaluate(WIDER))
+
     def _menu(self, menu: str, entry: str) -> None:
         self.page.get_by_role("menuitem", name=menu, exact=True).first.click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text(entry, exact=True).first.click()
 
-    def _idle(self, seconds: float) -> None:
+    def idle(self, seconds: float) -> None:
+        """Wait until nothing is computed or waits for it. Raises AssertionError after `seconds`."""
         end, times = time.monotonic() + seconds, 0
         while time.monotonic() < end:
             bar = self.page.locator("#jp-main-statusbar")

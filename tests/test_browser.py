@@ -6,6 +6,7 @@ at go to runs/browser/.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
 
+QUICKEST = "00_start_here.ipynb"
 REPRESENTATIVE = ("00", "01", "04", "06")
 SCREENSHOTS = course.ROOT / "runs" / "browser"
 NAMES = [
@@ -31,6 +33,7 @@ NAMES = [
     )
     for path in course.NOTEBOOKS
 ]
+SIZES = {"laptop": LAPTOP, "projector": PROJECTOR}
 MOVING = ".jp-OutputArea-output .widget-vbox"
 
 
@@ -62,19 +65,18 @@ def picture(widget: Any) -> str:
     return str(widget.locator("img").first.get_attribute("src"))
 
 
-def move(page: Any, widget: Any) -> None:
-    """Move the first slider of a widget by a step, or take another entry of its first menu."""
-    handle, menu = widget.locator(".noUi-handle"), widget.locator("select")
-    if handle.count():
-        handle.first.focus()
-        value = handle.first.get_attribute("aria-valuenow")
+def move(page: Any, control: Any) -> None:
+    """Move a slider by a step, or take another entry of a menu."""
+    if control.evaluate("element => element.tagName") != "SELECT":
+        control.focus()
+        value = control.get_attribute("aria-valuenow")
         page.keyboard.press("ArrowRight")
-        if handle.first.get_attribute("aria-valuenow") == value:  # it stands at its end
+        if control.get_attribute("aria-valuenow") == value:  # it stands at its end
             page.keyboard.press("ArrowLeft")
         return
-    values = menu.first.locator("option").all_inner_texts()
-    now = menu.first.evaluate("select => select.selectedIndex")
-    menu.first.select_option(index=(now + 1) % len(values))
+    count = control.locator("option").count()
+    now = control.evaluate("select => select.selectedIndex")
+    control.select_option(index=(now + 1) % count)
 
 
 def changes(widget: Any, before: str, seconds: float = 20) -> bool:
@@ -87,7 +89,7 @@ def changes(widget: Any, before: str, seconds: float = 20) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_all_ends_and_every_widget_moves_its_picture(
+def test_run_all_ends_and_every_control_moves_its_picture(
     name: str, server: Server, page: Any
 ) -> None:
     notebook = Notebook(page, server, name)
@@ -101,12 +103,20 @@ def test_run_all_ends_and_every_widget_moves_its_picture(
         widget = notebook.cell(line.strip()[:40]).locator(MOVING).first
         widget.scroll_into_view_if_needed()
         widget.locator("img").first.wait_for(timeout=30 * PATIENCE)
-        before = picture(widget)
-        move(page, widget)
-        assert changes(widget, before), f"the picture of {line} stays as it is"
-        for size, viewport in (("laptop", LAPTOP), ("projector", PROJECTOR)):
+        controls = widget.locator(".noUi-handle, select")
+        asked = len(re.findall(r"\b(?:Slider|Choice)\(", source))
+        assert controls.count() == asked or "**" in source
+        for place in range(controls.count()):
+            before = picture(widget)
+            move(page, controls.nth(place))
+            assert changes(widget, before), f"control {place} of {line} leaves the picture as it is"
+        for size, viewport in SIZES.items():
             page.set_viewport_size(viewport)
             page.screenshot(path=SCREENSHOTS / f"{Path(name).stem}-widget{number}-{size}.png")
+    for size, viewport in SIZES.items():
+        page.set_viewport_size(viewport)
+        time.sleep(1)
+        assert notebook.cut_off() == [], size
     assert notebook.errors() == []
 
 
@@ -130,17 +140,47 @@ def test_exercise_answered_wrongly_and_then_rightly(server: Server, page: Any) -
     assert catalogue.find("01.1").praise in check.locator(".jp-OutputArea").inner_text()
 
 
+WAITING = """
+import time
+from course_lib.widgets import bar
+for _ in bar(range(8), "waiting"):
+    time.sleep(0.5)
+"""
+
+
+def test_a_progress_bar_moves_while_its_cell_runs(server: Server, page: Any) -> None:
+    notebook = Notebook(page, server, QUICKEST)
+    cell = page.locator(".jp-CodeCell").first  # by place: its text is about to change
+    notebook.write(cell, WAITING)
+    words, widths, end = set(), set(), time.monotonic() + 60
+    output = cell.locator(".jp-OutputArea")
+    while "8 of 8, 0 s left" not in words and time.monotonic() < end:
+        words |= set(output.locator(".widget-label").all_inner_texts())
+        bars = output.locator(".progress-bar")
+        widths |= {bars.first.get_attribute("style")} if bars.count() else set()
+        time.sleep(0.2)
+    counted = {int(word.split()[0]) for word in words if " of 8, " in word}
+    assert len(counted) >= 4 and max(counted) == 8, words
+    assert len(widths) >= 4
+
+
 def test_interrupt_and_restart_leave_a_notebook_that_works(server: Server, page: Any) -> None:
-    path = next(path for path in course.NOTEBOOKS if path.stem.startswith("01"))
-    notebook = Notebook(page, server, path.name)
-    first = page.locator(".jp-CodeCell").first  # by place: its text is about to change
-    first.locator(".cm-content").click()
-    page.keyboard.press("Control+A")
-    page.keyboard.insert_text("import time\ntime.sleep(300)")
-    page.keyboard.press("Control+Enter")
+    """Run All is interrupted within a long cell; then, and after a restart, it goes through."""
+    whole = course.setup_source(course.read(server.folder / QUICKEST))
+    notebook = Notebook(page, server, QUICKEST)
+    first = page.locator(".jp-CodeCell").first
+    notebook.write(first, "import time\ntime.sleep(300)", run=False)
+    notebook.start_all()
     time.sleep(3)
     notebook.interrupt()
     assert "KeyboardInterrupt" in first.locator(".jp-OutputArea").inner_text()
+    notebook.write(first, whole, run=False)
+    notebook.run_all(200)
+    assert notebook.errors() == []
     notebook.restart()
-    notebook.write_and_run(first, "print(6 * 7)", 60)
-    assert "42" in first.locator(".jp-OutputArea").inner_text()
+    notebook.write(first, "print('images' in dir())")
+    notebook.idle(60)
+    assert "False" in first.locator(".jp-OutputArea").inner_text(), "the kernel is a new one"
+    notebook.write(first, whole, run=False)
+    notebook.run_all(200)
+    assert notebook.errors() == []

@@ -153,7 +153,7 @@ def start_slow(root: Path, log: Path) -> subprocess.Popen[str]:
 
 def wait_for_lines(log: Path, count: int) -> None:
     deadline = time.monotonic() + 30
-    while not log.exists() or len(log.read_text().split()) < count:
+    while not log.exists() or len(log.read_text(encoding="utf-8").split()) < count:
         assert time.monotonic() < deadline, "the other process doesn't decode"
         time.sleep(0.01)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_checks_and_predictions_are_noted(file: Path, capsys: pytest.CaptureFixt
     assert progress.read() == {"00.1": "not yet"}
     predict("00.p1", 2)
     check("00.1", share_left)
-    assert json.loads(file.read_text()) == {"00.1": "passed", "00.p1": "passed"}
+    assert json.loads(file.read_text(encoding="utf-8")) == {"00.1": "passed", "00.p1": "passed"}
     capsys.readouterr()
 
 
@@ -87,7 +88,7 @@ def test_where_nothing_can_be_written_the_lesson_goes_on(
 
 
 def test_the_table_counts_by_notebook(file: Path) -> None:
-    file.write_text('{"01.1": "passed", "01.2": "not yet", "02.1": "passed"}')
+    file.write_text('{"01.1": "passed", "01.2": "not yet", "02.1": "passed"}', encoding="utf-8")
     titles = {"01": "one", "02": "two", "03": "three"}
     lines = progress.table(["02.1", "01.2", "01.1", "01.p1"], titles).splitlines()
     assert [line.split() for line in lines] == [
@@ -188,7 +189,7 @@ def test_guess_and_answer_stand_side_by_side(
     prediction: Prediction, measured: Any, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prediction.compare(measured)
-    assert capsys.readouterr().out == line + "\n"
+    assert capsys.readouterr().out == textwrap.fill(line, SHOW.COLUMNS) + "\n"
 
 
 # ---- figures and measured numbers

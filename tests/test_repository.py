@@ -194,7 +194,8 @@ def stub(path: Path, version_check: int) -> None:
         f'"-c import"*) exit {version_check};;\n'
         '"-m pip") [ "$3" != install ] || [ ! -e no-network ] || exit 1;;\n'
         '"--version "*) echo Python 3.9.1;;\n'
-        "esac\n"
+        "esac\n",
+        encoding="utf-8",
     )
     path.chmod(0o755)
 

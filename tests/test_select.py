@@ -260,3 +260,17 @@ def test_the_scores_are_not_changed() -> None:
     scores = {"a": torch.tensor([3.0, 1.0, 2.0])}
     select(scores, fraction=0.5, scope="network", cost={"a": 2.0})
     assert scores["a"].tolist() == [3.0, 1.0, 2.0]
+
+
+def test_scores_on_a_device_without_float64() -> None:
+    """Apple's GPUs have none: scores have to come to the CPU before they become double."""
+
+    class OnDevice(torch.Tensor):
+        def double(self) -> torch.Tensor:
+            raise TypeError("this device has no float64")
+
+        def cpu(self) -> torch.Tensor:
+            return self.as_subclass(torch.Tensor)
+
+    scores = {"a": torch.tensor([3.0, 1.0, 2.0]).as_subclass(OnDevice)}
+    assert select(scores, fraction=0.34)["a"].tolist() == [0, 2]

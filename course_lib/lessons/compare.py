@@ -27,7 +27,7 @@ def _shown(value: Any) -> str:
         if value.numel() > LONGEST_SHOWN:
             return f"a tensor of shape {list(value.shape)}"
         if value.is_floating_point():
-            return str(_rounded(value.detach().double().cpu().tolist()))
+            return str(_rounded(value.detach().cpu().double().tolist()))
         return str(value.tolist())
     if isinstance(value, np.ndarray):
         if value.size > LONGEST_SHOWN:

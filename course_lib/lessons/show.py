@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from course_lib.errors import CourseError
 from course_lib.plots.style import SCREEN_DPI, alt_text, png
 
-COLUMNS = 100  # characters of a caption's line
+COLUMNS = 72  # characters of a line: more would be broken within words on a projector
 
 
 def show(figure: Figure, caption: str | None = None) -> None:

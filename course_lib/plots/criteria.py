@@ -32,7 +32,7 @@ def agreement_figure(names: Sequence[str], values: np.ndarray) -> Figure:
             ha="center",
             va="center",
             fontsize=SMALL,
-            color="white" if value > 0.6 else BLACK,
+            color="white" if value > 0.71 else BLACK,
         )
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=SMALL)
     axes.set_yticks(range(len(names)), names, fontsize=SMALL)

@@ -76,9 +76,7 @@ def _join(axes: Axes, x: float, fits: bool) -> None:
         sign, (x, -0.02), ha="center", va="center", color=colour, fontsize=17, weight="bold"
     )
     if not fits:
-        axes.annotate(
-            "shapes differ:\nno addition", (x + 0.42, 0), va="center", color=RED, fontsize=NORMAL
-        )
+        axes.annotate("shapes differ:\nno addition", (x + 0.42, 0), va="center", fontsize=NORMAL)
 
 
 def _box(axes: Axes, middle: tuple[float, float], text: str) -> None:

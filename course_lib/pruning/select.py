@@ -49,7 +49,7 @@ def select(
     Raises PruningError for values that make no sense, and for scores that are NaN.
     """
     _check(scores, fraction, threshold, scope, start, round, floor, cap, multiple, cost)
-    ranks = {name: score.double().cpu() for name, score in scores.items()}
+    ranks = {name: score.cpu().double() for name, score in scores.items()}
     if scope == "network":
         ranks = {name: _comparable(name, s, normalise, cost) for name, s in ranks.items()}
     sizes = {name: len(rank) for name, rank in ranks.items()}
