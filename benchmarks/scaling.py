@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import ways
@@ -35,7 +34,6 @@ from torch import nn
 from course_lib import checkpoint, distributed, measure
 from course_lib.checkpoint import State
 from course_lib.config import Config, make_config
-from course_lib.data import Data, Split
 from course_lib.iterate import make_loader
 from course_lib.pruning import carry_optimizer, find_groups, l1, prune, select
 from course_lib.report import machine
@@ -44,15 +42,6 @@ from course_lib.training import Loader, train
 COMMAND = "python benchmarks/scaling.py"
 CPU = torch.device("cpu")
 FRACTION = 0.05  # what a round removes in the measured surgery
-
-
-def noise(images: int, pixels: int) -> Data:
-    """Random pixels and labels; only the training part is of use."""
-    random = np.random.default_rng(0)
-    pixel_values = random.integers(0, 256, (images, pixels, pixels, 3), np.uint8)
-    split = Split(pixel_values, random.integers(0, 8, images))
-    classes = tuple("abcdefgh")
-    return Data("noise", classes, split, split, split, (0.5,) * 3, (0.25,) * 3)
 
 
 def step_seconds(
@@ -115,7 +104,7 @@ def worker(out: Path, base_width: int, pixels: int, batch: int, steps: int) -> N
     """What one process does; the first one writes what it measured."""
     distributed.join(CPU)
     config = make_config("laptop", base_width=base_width, batch_size=batch, image_size=pixels)
-    loader = make_loader(config, noise(4 * batch, pixels), CPU)
+    loader = make_loader(config, ways.noise(4 * batch, pixels), CPU)
     full = config.network(8, 3, pixels)
     found: dict[str, Any] = {}
     for name, widths in {"full": full, "pruned": ways.pruned_widths(full, 1)}.items():

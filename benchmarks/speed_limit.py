@@ -23,7 +23,7 @@ import torch
 import ways
 from recording import RECORDED, ROOT, in_parts, record
 
-from course_lib import export, measure
+from course_lib import measure
 from course_lib.report import machine
 from course_lib.resnet import ResNet
 

@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from course_lib import export, measure
+from course_lib.data import Data, Split
 from course_lib.pruning import find_groups, prune, select
 from course_lib.resnet import ResNet, ResNetConfig, config_of, resnet_config
 
@@ -66,7 +68,7 @@ def resnet18(base_width: int = 64, small_images: bool = False) -> ResNetConfig:
 
 
 def sizes(found: Mapping[str, ResNet], shape: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
-    """Parameters and MACs of each network; of the pruned ones as shares of the full network's."""
+    """Parameters, MACs for one image [C, H, W] and widths of each network."""
     rows: dict[str, dict[str, Any]] = {}
     for name, network in found.items():
         rows[name] = {
@@ -76,6 +78,15 @@ def sizes(found: Mapping[str, ResNet], shape: tuple[int, int, int]) -> dict[str,
             + [w for s in config_of(network).stages for block in s for w in block.widths],
         }
     return rows
+
+
+def noise(images: int, pixels: int, classes: int = 8) -> Data:
+    """Random pixels and labels, for timing training: its time doesn't depend on them."""
+    random = np.random.default_rng(0)
+    values = random.integers(0, 256, (images, pixels, pixels, 3), np.uint8)
+    split = Split(values, random.integers(0, classes, images))
+    names = tuple(map(str, range(classes)))
+    return Data("noise", names, split, split, split, (0.5,) * 3, (0.25,) * 3)
 
 
 # ---- the ways
@@ -96,17 +107,21 @@ def channels_last(network: nn.Module, images: Tensor) -> Call:
     return partial(measure.fold(network), images.to(memory_format=torch.channels_last))
 
 
-def bfloat16(network: nn.Module, images: Tensor) -> Call:
-    """The same in bfloat16, weights and values."""
+def bfloat16(network: nn.Module, images: Tensor, way: Way = channels_last) -> Call:
+    """Another way, with weights and values in bfloat16; folded before, in float32."""
     if images.device.type == "cpu" and not cpu_has_bfloat16():
         raise NotHere("this processor has no bfloat16 arithmetic")
-    return channels_last(copy.deepcopy(network).bfloat16(), images.bfloat16())
+    return way(measure.fold(network).bfloat16(), images.bfloat16())
 
 
 def compiled(network: nn.Module, images: Tensor, backend: str = "inductor") -> Call:
-    """Folded, channels-last, compiled for this batch size, the weights taken as constants."""
+    """Folded, channels-last, compiled for this batch size; on the CPU the weights are constants.
+
+    So that they are laid out in blocks beforehand, as oneDNN reads them.
+    """
     torch._dynamo.reset()
-    options = {"freezing": True} if backend == "inductor" else None
+    on_cpu = images.device.type == "cpu"
+    options = {"freezing": True} if backend == "inductor" and on_cpu else None
     call = torch.compile(measure.fold(network), backend=backend, dynamic=False, options=options)
     run = partial(call, images.to(memory_format=torch.channels_last))
     try:
