@@ -96,7 +96,7 @@ def test_a_compiler_that_fails_is_a_reason(ways):
         raise RuntimeError("no compiler")
 
     network, images = ResNet(ways.resnet18(4)).eval(), torch.zeros(1, 3, 32, 32)
-    with torch.inference_mode(), pytest.raises(ways.NotHere, match="torch.compile fails"):
+    with torch.inference_mode(), pytest.raises(ways.NotHere, match=r"torch\.compile fails"):
         ways.compiled(network, images, backend=broken)
 
 
