@@ -45,7 +45,8 @@ def by_part(
     """Where the time goes: milliseconds and MACs of the stem, each stage, the last layer, and the
     rest, for each network, folded and channels-last.
 
-    The rest is what the layers by themselves don't account for: pooling, additions, activations.
+    The rest is what the layers by themselves don't account for: pooling, additions, activations,
+    and fetching weights that a layer timed again and again keeps in its caches.
     """
     shape = (images.shape[1], images.shape[2], images.shape[3])
     images = images.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ PARTS = {
     "conv1": "stem",
     **{f"layer{n}": f"stage {n}" for n in range(1, 5)},
     "fc": "last layer",
-    "rest": "pooling, additions, activations",
+    "rest": "the rest",
 }
 
 
@@ -38,7 +38,7 @@ def times(ratio: list[float]) -> str:
 
 
 def speed_rows(run: Row, rows: list[Row], name: Any) -> list[str]:
-    """A line for each way and width: speed-up, share of the MAC ratio, gain over running plainly."""
+    """A line for each way and width: speed-up, its share of the MAC ratio, gain over "plain"."""
     ratios, lines = mac_ratios(run), []
     for row in rows:
         if "skipped" in row:
