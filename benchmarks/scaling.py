@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -164,7 +164,7 @@ def measure_all(work_folder: Path, settings: dict[str, int], repeats: int) -> di
     return {"machine": about, "settings": settings, "rows": rows, "seconds": seconds}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all of it and write the record; or be one of the processes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-scaling")
@@ -174,7 +174,7 @@ def main() -> None:
     settings = {"base_width": 64, "pixels": 48, "batch": 64, "steps": 10}
     for name in settings:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.worker:
         worker(options.worker, *(getattr(options, name) for name in settings))
         return

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,13 +146,13 @@ def measure_all(
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all of it, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-speed-limit")
     parser.add_argument("--records", type=Path, default=RECORDED, help="where the record goes")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     tiny = {"base_width": 8, "pixels": 32, "batches": (2, 1), "quick": True}
     if options.quick and options.records == RECORDED:
         parser.error("--quick needs another folder for the record: add --records")

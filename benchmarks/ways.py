@@ -172,7 +172,8 @@ def cuda_graph(network: nn.Module, images: Tensor) -> Call:
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself, rather than PyTorch through float32."""
     if platform.machine().lower() in ("arm64", "aarch64"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        mkldnn = torch.backends.mkldnn.is_available()
+        return mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +16,7 @@ from course_lib.resnet import ResNet
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -116,12 +115,42 @@ def test_the_speed_limit_is_recorded(load, ways, monkeypatch, tmp_path):
     assert macs == pytest.approx(content["networks"]["full"]["macs"])
     blocked, convolutions = content["blocked_convolutions"]["full"]
     assert 0 <= blocked <= convolutions == 25
-    json.dumps(content)
+    content = json.loads(json.dumps(content))  # as the tables read it
+    tables = load("speed_tables")
+    assert tables.limit_table(content).count("\n| folded, channels-last |") == 2
+    assert "| stage 4 |" in tables.part_table(content)
+
+
+def test_the_limit_table_by_hand(load):
+    rows = [
+        {
+            "way": way,
+            "batch": 64,
+            "rates": {"full": 100.0, "8": rate, "plainly": 80.0},
+            "speedup": {"8": [rate / 100, 3.0, 9.0]},
+            "gain": {"full": [1.25, 1.0, 2.0], "8": [rate / 80, 3.0, 9.0]},
+        }
+        for way, rate in (("slow", 310.0), ("fast", 320.0))
+    ]
+    skipped = {"way": "other", "batch": 64, "skipped": "no compiler"}
+    networks = {
+        "full": {"parameters": 10, "macs": 400, "widths": [8, 8]},
+        "8": {"parameters": 2, "macs": 100, "widths": [4, 2, 4]},
+    }
+    counts = {"full": [25, 25], "8": [7, 25]}
+    run = {"networks": networks, "rows": [*rows, skipped], "blocked_convolutions": counts}
+    text = load("speed_tables").limit_table(run)
+    assert "| 8 | 4, 2 | 20.0% | 4.00 |" in text
+    assert "| slow | 8 | ×3.10 (3.00–9.00) | 78% | ×3.88 (3.00–9.00) |" in text
+    assert "| other | | not measured: no compiler | | |" in text
+    assert "images per second: fast, widths 8, ×4.00 (3.00–9.00)" in text
+    assert "1 of 2 combinations reach 80%" in text and "8 7 of 25" in text
 
 
 # ---- several processes
 
 
+@SLOW
 @needs_launcher
 def test_scaling_is_recorded(load, tmp_path):
     script = load("scaling")
@@ -136,19 +165,29 @@ def test_scaling_is_recorded(load, tmp_path):
     assert set(two["surgery"]) == {
         *("surgery", "surgery and sending", "wrapping", "first step", "later step")
     }
+    tables = load("speed_tables")
+    assert "\n| pruned |" in tables.scaling_table(content)
+    assert "\n| the network wrapped anew |" in tables.surgery_table(content)
 
 
 # ---- the GPU's script, on the CPU
 
 
-@pytest.mark.parametrize("stage", ["speed", "ceiling", "paper", "tests"])
-def test_every_stage_of_the_gpu_script_works_on_a_cpu(load, stage, tmp_path):
+# The last two start a process of their own.
+STAGES = [*("speed", "ceiling"), *(pytest.param(s, marks=SLOW) for s in ("paper", "tests"))]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_of_the_gpu_script_works_on_a_cpu(load, monkeypatch, stage, tmp_path):
     records = tmp_path / "records"
     command = ["--stage", stage, "--device", "cpu", "--tiny", "--work", str(tmp_path)]
     assert load("gpu").main([*command, "--records", str(records), "--commit", "abc"]) == 0
     found = json.loads((records / f"gpu_{stage}.json").read_text())
     assert (found["machine"]["device"], found["tiny"]) == ("cpu", True)
     assert found["source"]["commit"] == "abc" and found["seconds"] >= 0
+    tables = load("tables")
+    monkeypatch.setattr(tables, "RECORDED", records)
+    assert f"`data/recorded_runs/gpu_{stage}.json`" in tables.gpu_block()
     if stage == "speed":
         assert len(found["rows"]) == 3 * 2
         eager = [row for row in found["rows"] if row["way"] == "eager"]
@@ -190,7 +229,7 @@ def test_what_the_gpu_script_refuses(load, monkeypatch, capsys, tmp_path, argume
 
 
 @pytest.mark.parametrize("name", ["speed_limit", "scaling"])
-def test_a_quick_look_is_never_recorded(name):
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "another folder" in done.stderr
+def test_a_quick_look_is_never_recorded(load, capsys, name):
+    with pytest.raises(SystemExit) as stopped:
+        load(name).main(["--quick"])
+    assert stopped.value.code == 2 and "another folder" in capsys.readouterr().err

@@ -51,6 +51,17 @@ def test_a_changed_record_is_noticed(monkeypatch, tmp_path):
     assert module.written("README.md") != text
 
 
+def test_what_is_not_recorded_is_said(monkeypatch, tmp_path):
+    module = tables()
+    monkeypatch.setattr(module, "RECORDED", tmp_path)
+    assert module.gpu_block() == "Not measured on a GPU yet."
+    assert module.measured("scaling", repr).startswith("Not measured yet: there is no ")
+    run = {"machine": {"threads": 2, "torch": "2", "device": "cpu"}, "source": {}}
+    run["source"] = {"command": "do it", "date": "today"}
+    (tmp_path / "scaling.json").write_text(json.dumps(run))
+    assert module.measured("scaling", lambda _: "a table").startswith("a table\n\nFrom `data/")
+
+
 @pytest.mark.parametrize("path", RUNS, ids=[path.stem for path in RUNS])
 def test_recorded_sizes_are_those_of_the_recorded_networks(path):
     run = json.loads(path.read_text())
