@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import impact_tables
+import speed_tables
 from classroom_tables import minutes_table, server_table
 
 from course_lib import plots
@@ -34,10 +36,35 @@ def source_line(run: dict[str, Any], name: str) -> str:
     """Where a table comes from, in a sentence."""
     machine, source = run["machine"], run["source"]
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    if machine["device"].startswith("cuda"):
+        threads = machine["processor"]
     return (
         f"From `data/recorded_runs/{name}.json`: `{source['command']}`, {source['date']}, "
         f"torch {machine['torch']} on {machine['device']}, {threads}."
     )
+
+
+def measured(name: str, *tables: Callable[[dict[str, Any]], str]) -> str:
+    """Tables of a record, and where they come from; or that there is none yet."""
+    if not (RECORDED / f"{name}.json").exists():
+        return f"Not measured yet: there is no `data/recorded_runs/{name}.json`."
+    run = recorded(name)
+    return "\n\n".join([*(table(run) for table in tables), source_line(run, name)])
+
+
+GPU_TABLES = {
+    "gpu_paper": speed_tables.gpu_paper_table,
+    "gpu_speed": speed_tables.gpu_speed_table,
+    "gpu_ceiling": speed_tables.gpu_ceiling_table,
+    "gpu_tests": speed_tables.gpu_tests,
+}
+
+
+def gpu_block() -> str:
+    """What was measured on a GPU, or that nothing was."""
+    there = [name for name in GPU_TABLES if (RECORDED / f"{name}.json").exists()]
+    blocks = [measured(name, GPU_TABLES[name]) for name in there]
+    return "\n\n".join(blocks) or "Not measured on a GPU yet."
 
 
 def laptop_table() -> str:
@@ -264,7 +291,14 @@ def readme() -> str:
 BLOCKS = {
     "README.md": {"measured": readme},
     "docs/criteria.md": {"cost": criteria_cost_table, "obd": obd_table},
+    "docs/scaling.md": {
+        "steps": lambda: measured("scaling", speed_tables.scaling_table),
+        "surgery": lambda: measured("scaling", speed_tables.surgery_table),
+    },
     "docs/results.md": {
+        "speed limit": lambda: measured("speed_limit", speed_tables.limit_table),
+        "speed by part": lambda: measured("speed_limit", speed_tables.part_table),
+        "gpu": gpu_block,
         "laptop": laptop_table,
         "laptop time": time_table,
         "real images": real_table,

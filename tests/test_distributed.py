@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -148,6 +149,27 @@ def test_fewer_devices_than_processes_are_refused(monkeypatch, device, words):
 
 
 # ---- with it
+
+
+@needs_launcher
+def test_two_machines_do_what_two_processes_of_one_do(together, tmp_path):
+    """A launcher for each machine, as on a cluster; here both are on this one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test"]
+    launcher = [*LAUNCHER[:3], "--nnodes=2", "--nproc-per-node=1", *meeting]
+    rest = command(tmp_path / "out", tmp_path / "seen")[len(LAUNCHER) :]
+    machines = [
+        subprocess.Popen([*launcher, *rest], env=single_threaded(), **PIPES) for _ in range(2)
+    ]
+    try:
+        said = [one.communicate(timeout=120) for one in machines]
+    finally:
+        for one in machines:
+            one.kill()
+    assert [one.returncode for one in machines] == [0, 0], said
+    assert history(tmp_path / "out") == history(together[0])
 
 
 @needs_launcher

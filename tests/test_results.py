@@ -51,6 +51,17 @@ def test_a_changed_record_is_noticed(monkeypatch, tmp_path):
     assert module.written("README.md") != text
 
 
+def test_what_is_not_recorded_is_said(monkeypatch, tmp_path):
+    module = tables()
+    monkeypatch.setattr(module, "RECORDED", tmp_path)
+    assert module.gpu_block() == "Not measured on a GPU yet."
+    assert module.measured("scaling", repr).startswith("Not measured yet: there is no ")
+    run = {"machine": {"threads": 2, "torch": "2", "device": "cpu"}, "source": {}}
+    run["source"] = {"command": "do it", "date": "today"}
+    (tmp_path / "scaling.json").write_text(json.dumps(run))
+    assert module.measured("scaling", lambda _: "a table").startswith("a table\n\nFrom `data/")
+
+
 @pytest.mark.parametrize("path", RUNS, ids=[path.stem for path in RUNS])
 def test_recorded_sizes_are_those_of_the_recorded_networks(path):
     run = json.loads(path.read_text())
@@ -83,6 +94,21 @@ def test_the_laptop_preset_kept_its_promise():
         assert row["ratio_images_per_second"] >= 2.5
     full = [row["val_accuracy_full"] for row in run["seeds"]]
     assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
+
+
+def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():
+    """README.md and docs/results.md name it; the goal is 80 % of the ratio of MACs."""
+    path = RECORDED / "speed_limit.json"
+    if not path.exists():
+        pytest.skip("not measured yet: python benchmarks/speed_limit.py")
+    run, speed_tables = json.loads(path.read_text()), tables().speed_tables
+    rows = [row for row in run["rows"] if row["batch"] == 64]
+    row, widths = speed_tables.best(rows)
+    assert (row["way"], widths) == ("ONNX Runtime", "multiples of 16")
+    assert row["speedup"][widths][0] >= 0.8 * speed_tables.mac_ratios(run)[widths]
+    for network in list(run["networks"].values())[1:]:
+        share = network["parameters"] / run["networks"]["full"]["parameters"]
+        assert share == pytest.approx(0.209, abs=0.02)
 
 
 def criteria_rows(schedule: str, selection: str) -> dict[str, dict[str, Any]]:
