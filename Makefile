@@ -21,7 +21,7 @@ WORKERS := logical
 XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run doctor test test-all lab notebooks clean
+.PHONY: help setup run doctor test test-all lab notebooks handout clean
 
 help:  ## list the targets
 	@echo "Pruning ResNets"
@@ -50,6 +50,9 @@ lab: $(READY)  ## JupyterLab with the notebooks (ARGS go to it: --allow-root in 
 
 notebooks: $(READY)  ## run every notebook again and keep what changed (ARGS: --all, or some of them)
 	$(BIN)/python tests/rerun.py $(ARGS)
+
+handout: $(READY)  ## the copies to hand out, without solutions and with them, in build/handout
+	$(BIN)/python tests/handout.py $(ARGS)
 
 clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

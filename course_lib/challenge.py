@@ -13,7 +13,7 @@ import io
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def score_files(
     if not 1 <= images <= MOST_IMAGES:
         raise CourseError(f"--images can't be {images}: it must be from 1 to {MOST_IMAGES:,}.")
     names = names_of(files, name)
-    seed, trace = seed_of(secret), trace_of(secret)
+    seed_of(secret)  # refuses a short one before files are read
     submissions, refused = {}, []
     for entrant, path in zip(names, files, strict=True):
         try:
@@ -101,24 +101,33 @@ def score_files(
             refused.append(str(error))
     if not submissions:
         return "", refused
-    split = Split(*draw_many(seed, "challenge", images, GENERATED_SIZE))
-    today = datetime.date.today().isoformat()
-    entries = [
+    entries = score(submissions, secret, gate, images)
+    kept, notes = enter(entries, [], "") if board is None else enter_on(board, entries)
+    return "\n".join([table(kept), *notes]), refused
+
+
+def score(
+    submissions: Mapping[str, Submission], secret: str, gate: float = GATE, images: int = IMAGES
+) -> list[Entry]:
+    """An entry for each submission by name: right answers on images drawn under the secret, size.
+
+    The images are the same for all, and are kept nowhere.
+    """
+    split = Split(*draw_many(seed_of(secret), "challenge", images, GENERATED_SIZE))
+    return [
         Entry(
-            name=entrant,
+            name=name,
             right=count_right(submission, split),
             images=images,
             gate=gate,
             parameters=count_parameters(submission.network),
             macs=count_macs(submission.network, IMAGE_SHAPE),
             file=submission.file,
-            seed=trace,
-            date=today,
+            seed=trace_of(secret),
+            date=datetime.date.today().isoformat(),
         )
-        for entrant, submission in submissions.items()
+        for name, submission in submissions.items()
     ]
-    kept, notes = enter(entries, [], "") if board is None else enter_on(board, entries)
-    return "\n".join([table(kept), *notes]), refused
 
 
 # ---- the secret
