@@ -21,8 +21,8 @@ OutputWidget.sync_state = lambda self: None  # type: ignore[method-assign]
 
 SHORT = 12  # letters without blanks; shorter lines, as `return narrow`, give nothing away
 # Where the course goes on with what an exercise has made: the bug hunt 04.6 is about a function
-# that does what 04.5 asks for and more, and notebook 06 carries the optimiser as 04.9 does.
-MEANT = {("04.5", "04.6"), ("04.9", "06")}
+# that does what 04.5 asks for and more, and later notebooks carry an optimiser across surgery.
+MEANT = {("04.5", "04.6"), ("04.9", "06"), ("06.6", "09")}
 QUICK = "02_residual_blocks"  # the one that takes the fewest CPU seconds
 
 every = pytest.mark.parametrize("path", course.NOTEBOOKS, ids=[p.stem for p in course.NOTEBOOKS])
@@ -132,7 +132,7 @@ def test_all_else_is_there_for_learners(path: Path, out: Path) -> None:
 def test_a_learners_copy_runs(name: str, out: Path) -> None:
     notebook = run(out / "learner" / "notebooks" / f"{name}.ipynb")
     for place, _ in course.checks(notebook).values():
-        assert "not attempted" in printed(notebook.cells[place])
+        assert re.search("not attempted|the bug is still in", printed(notebook.cells[place]))
 
 
 # ---- teachers
