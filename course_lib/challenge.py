@@ -267,7 +267,7 @@ def table(entries: Sequence[Entry]) -> str:
         )
     first = entries[0]
     lines.append(
-        f"The gate is {first.gate:.2%} of {first.images:,} images drawn under the secret marked {first.seed};"
-        " ± is one standard error. Over the gate, the fewest parameters win."
+        f"The gate is {first.gate:.2%} of {first.images:,} images drawn under the secret marked "
+        f"{first.seed}; ± is one standard error. Over the gate, the fewest parameters win."
     )
     return "\n".join(lines)
