@@ -38,8 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with launcher.said_once():
         options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
+    commands: dict[str, Callable[..., int]] = {
+        "run": _run,
+        "doctor": _doctor,
+        "progress": _progress,
+        "score": _score,
+    }
     try:
-        return COMMANDS[command](**options)
+        return commands[command](**options)
     except CourseError as error:
         # One line, whatever the names in it hold.
         print(f"course_lib: {' '.join(str(error).splitlines())}", file=sys.stderr)
@@ -99,14 +105,6 @@ def _doctor() -> int:
     checks = doctor.examine()
     print(doctor.describe(checks))
     return 2 if any(check.verdict == doctor.PROBLEM for check in checks) else 0
-
-
-COMMANDS: dict[str, Callable[..., int]] = {
-    "run": _run,
-    "doctor": _doctor,
-    "progress": _progress,
-    "score": _score,
-}
 
 
 def _how_to_go_on(out: Path | None = None, **options: Any) -> str:
@@ -179,7 +177,9 @@ def _add_score(commands: Any) -> None:
         help="score networks handed in to the challenge: see docs/challenge.md",
         argument_default=argparse.SUPPRESS,
     )
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="NAME.pt of a network")
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="NAME.pt of a network, or a folder"
+    )
     command.add_argument(
         "--seed", metavar="SECRET", help="default: COURSE_CHALLENGE_SEED, or it is asked for"
     )

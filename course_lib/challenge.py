@@ -83,14 +83,16 @@ def score_files(
 ) -> tuple[str, list[str]]:
     """Score submissions and enter them on the board, if there is one.
 
-    Returns the table as text and a sentence for each file that can't be scored; the others are
-    scored all the same. Entries are called like their files, or `name` if there is one file.
+    `files`: files, and folders in place of the .pt files in them. Returns the table as text and a
+    sentence for each file that can't be scored; the others are scored all the same. Entries are
+    called like their files, or `name` if there is one file.
     Raises CourseError for a wrong option, or a board that can't be read, written or compared.
     """
     if not 0 < gate < 1:
         raise CourseError(f"--gate can't be {gate}: it must lie between 0 and 1, as 0.95 does.")
     if not 1 <= images <= MOST_IMAGES:
         raise CourseError(f"--images can't be {images}: it must be from 1 to {MOST_IMAGES:,}.")
+    files = [file for path in files for file in files_in(path)]
     names = names_of(files, name)
     seed_of(secret)  # refuses a short one before files are read
     submissions, refused = {}, []
@@ -173,6 +175,14 @@ def count_right(submission: Submission, split: Split) -> int:
 
 
 # ---- the leaderboard
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or the .pt files of a folder. Raises CourseError if it has none."""
+    files = sorted(path.glob("*.pt")) if path.is_dir() else [path]
+    if not files:
+        raise CourseError(f"{path} holds no .pt file: name a folder of networks, or a file.")
+    return files
 
 
 def names_of(files: Sequence[Path], name: str | None) -> list[str]:

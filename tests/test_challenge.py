@@ -339,7 +339,7 @@ def test_what_is_no_network_is_refused(content: bytes | str, full: Path, capsys)
 def test_a_file_that_is_not_there_or_no_file(tmp_path: Path, capsys) -> None:
     refused(capsys, "none.pt can't be read (No such file", "score", tmp_path / "none.pt", *FEW)
     (tmp_path / "folder").mkdir()
-    refused(capsys, "folder can't be read", "score", tmp_path / "folder", *FEW)
+    refused(capsys, "folder holds no .pt file", "score", tmp_path / "folder", *FEW)
 
 
 def test_too_large_a_file_is_not_read(
@@ -379,6 +379,12 @@ def test_a_bad_file_does_not_keep_others_from_their_score(
 def test_a_wrong_option_is_named(arguments: tuple, words: str, full: Path, capsys) -> None:
     option, value = arguments
     refused(capsys, words, "score", full, f"{option}={value}")
+
+
+def test_a_folder_stands_for_the_networks_in_it(full: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes.txt").write_text("no network")
+    status, text, error = course(capsys, "score", tmp_path, *FEW)
+    assert (status, error) == (0, "") and text == course(capsys, "score", full, *FEW)[1]
 
 
 def test_two_entries_need_two_names(full: Path, tmp_path: Path, capsys) -> None:
