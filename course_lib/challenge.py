@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -242,15 +243,19 @@ def read_board(board: Path) -> list[Entry]:
     """The entries of a leaderboard; none where there is no file. Raises CourseError for another."""
     if not board.exists():
         return []
-    kinds = {"right": int, "images": int, "gate": float, "parameters": int, "macs": int}
     try:
-        rows = list(csv.DictReader(io.StringIO(board.read_text(encoding="utf-8"))))
-        return [
-            Entry(**{f.name: kinds.get(f.name, str)(row[f.name]) for f in fields(Entry)})
-            for row in rows
-        ]
+        text = io.StringIO(board.read_text(encoding="utf-8"))
+        return [_entry(row) for row in csv.DictReader(text)]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise CourseError(f"{board} isn't a leaderboard: name another --board.") from error
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    """A line of the file. Raises KeyError, TypeError or ValueError for one of another file."""
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Entry)}
+    for name in ("right", "images", "parameters", "macs"):
+        values[name] = int(values[name])
+    return Entry(**{**values, "gate": float(values["gate"])})
 
 
 def board_text(entries: Iterable[Entry]) -> str:
