@@ -21,7 +21,7 @@ WORKERS := logical
 XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run doctor test test-all lab notebooks site bundle clean
+.PHONY: help setup run doctor test test-all lab notebooks site bundle handout clean
 
 help:  ## list the targets
 	@echo "Pruning ResNets"
@@ -61,6 +61,9 @@ PYTHON_VERSION :=
 bundle: $(READY)  ## what a room without internet needs (PLATFORM: linux macos windows; PYTHON_VERSION)
 	$(BIN)/python docs/bundle/build.py $(if $(PLATFORM),--platform $(PLATFORM)) \
 	  $(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(ARGS)
+
+handout: $(READY)  ## the copies to hand out, without solutions and with them, in build/handout
+	$(BIN)/python tests/handout.py $(ARGS)
 
 clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -71,7 +71,7 @@ def in_parts(
     setting is read from there. Once `minutes` are over no further part begins, so some are missing.
     """
     started = time.perf_counter()
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     done = kept.get("done", {}) if kept.get("setting") == setting else {}
     for name, part in parts.items():
         if name in done:

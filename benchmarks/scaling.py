@@ -117,7 +117,7 @@ def worker(out: Path, base_width: int, pixels: int, batch: int, steps: int) -> N
         if name == "full":
             found["surgery"] = surgery_seconds(state, loader, steps)
     if distributed.rank() == 0:
-        out.write_text(json.dumps(found))
+        out.write_text(json.dumps(found), encoding="utf-8")
     distributed.leave()
 
 

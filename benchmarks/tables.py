@@ -267,6 +267,33 @@ def from_scratch_table() -> str:
     return "\n".join([*rows, "", source_line(run, "from_scratch")])
 
 
+def challenge_table() -> str:
+    """What to expect of the challenge: the recipe beside the two networks it may begin with."""
+    if not (RECORDED / "challenge.json").exists():
+        return "Not recorded yet: `python benchmarks/challenge.py` measures it."
+    run = recorded("challenge")
+    rows = ["| network | right answers | parameters | MACs |", "|---|---|---|---|"]
+    for row in run["entries"]:
+        share = row["right"] / row["images"]
+        error = (share * (1 - share) / row["images"]) ** 0.5
+        under = "" if share >= row["gate"] else ", under the gate"
+        rows.append(
+            f"| {row['name']} | {share:.2%} ± {error:.2%}{under} | {row['parameters']:,} "
+            f"| {row['macs']:,} |"
+        )
+    last = next(row for row in reversed(run["rounds"]) if row["passed"])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Scored on {run['entries'][0]['images']:,} images under the secret "
+            f'"{run["secret"]}". The recipe above took {run["recipe_seconds"] / 60:.1f} minutes; '
+            f"its last network over its own gate is that of round {last['round']}, right on "
+            f"{last['val_accuracy']:.2%} of the validation images. {source_line(run, 'challenge')}",
+        ]
+    )
+
+
 def figures() -> dict[str, Any]:
     """The article's figures 6, 7 and 8, from the recorded run of the first seed."""
     run = recorded("laptop")
@@ -290,6 +317,7 @@ def readme() -> str:
 
 BLOCKS = {
     "README.md": {"measured": readme},
+    "docs/challenge.md": {"challenge": challenge_table},
     "docs/criteria.md": {"cost": criteria_cost_table, "obd": obd_table},
     "docs/scaling.md": {
         "steps": lambda: measured("scaling", speed_tables.scaling_table),

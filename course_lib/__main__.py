@@ -1,4 +1,4 @@
-"""The command line: python -m course_lib run …, doctor, progress.
+"""The command line: python -m course_lib run …, doctor, progress, score.
 
 PyTorch is imported only once a run begins, so that help and wrong options are answered at once, and
 `doctor` works where PyTorch doesn't.
@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,8 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with launcher.said_once():
         options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
+    commands: dict[str, Callable[..., int]] = {
+        "run": _run,
+        "doctor": _doctor,
+        "progress": _progress,
+        "score": _score,
+    }
     try:
-        return {"run": _run, "doctor": _doctor, "progress": _progress}[command](**options)
+        return commands[command](**options)
     except CourseError as error:
         # One line, whatever the names in it hold.
         print(f"course_lib: {' '.join(str(error).splitlines())}", file=sys.stderr)
@@ -80,6 +86,18 @@ def _progress() -> int:
     from course_lib.lessons import show_progress
 
     show_progress()
+    return 0
+
+
+def _score(files: list[Path], seed: str | None = None, **options: Any) -> int:
+    _import(doctor.PACKAGES.values())
+    from course_lib.challenge import ask_secret, score_files
+
+    table, refused = score_files(files, ask_secret(seed), **options)
+    if table:
+        print(table)
+    if refused:
+        raise CourseError(" ".join(refused))
     return 0
 
 
@@ -124,6 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="check that this machine has all that the course needs")
     commands.add_parser("progress", help="show which exercises of the notebooks are done")
+    _add_score(commands)
     command = commands.add_parser(
         "run",
         help="train a network, prune it round by round, and report what that bought",
@@ -150,6 +169,24 @@ def make_parser() -> argparse.ArgumentParser:
     for option in fields(Config):
         _add_option(group, option)
     return parser
+
+
+def _add_score(commands: Any) -> None:
+    command = commands.add_parser(
+        "score",
+        help="score networks handed in to the challenge: see docs/challenge.md",
+        argument_default=argparse.SUPPRESS,
+    )
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="NAME.pt of a network, or a folder"
+    )
+    command.add_argument(
+        "--seed", metavar="SECRET", help="default: COURSE_CHALLENGE_SEED, or it is asked for"
+    )
+    command.add_argument("--gate", type=float, metavar="X", help="accuracy to reach, default: 0.95")
+    command.add_argument("--images", type=int, metavar="N", help="to score on, default: 2000")
+    command.add_argument("--board", type=Path, metavar="CSV", help="leaderboard to enter them on")
+    command.add_argument("--name", help="of the entry, default: that of the file")
 
 
 def _folder(text: str) -> Path:

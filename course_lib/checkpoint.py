@@ -82,7 +82,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise CourseError(
-            f"{path} can't be written ({reason}): free some space or choose another --out."
+            f"{path} can't be written ({reason}): free some space or choose another folder."
         ) from error
 
 

@@ -249,14 +249,14 @@ def _record(run: Run, reached: float, balanced: float, passed: bool) -> None:
     }
     state.history.append(line)
     if passed:
-        state.passed = saved_form(network, **_about(run.data))
+        state.passed = saved_form(network, **about(run.data))
     if state.round == 0:
         state.full = state.passed
     if not run.bar.disable:
         run.bar.write(describe(line, state.history[0]))
 
 
-def _about(data: Data) -> dict[str, Any]:
+def about(data: Data) -> dict[str, Any]:
     """What somebody needs to use a saved network: its classes, and how images are standardised."""
     return {
         "classes": list(data.classes),
