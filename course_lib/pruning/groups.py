@@ -28,10 +28,9 @@ class Group:
     """Filters that can only be removed together, index by index.
 
     `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th
-    filter makes channel i.
-    `norms`: the batch norms on those channels. `readers`: (layer, columns), the layers with weights
-    that read them, and how many consecutive input columns of that layer belong to each channel (1,
-    or H·W after a flatten).
+    filter makes channel i. `norms`: the batch norms on those channels. `readers`: (layer, columns),
+    the layers with weights that read them, and how many consecutive input columns of that layer
+    belong to each channel (1, or H·W after a flatten).
     """
 
     name: str
@@ -43,8 +42,7 @@ class Group:
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# Layers that treat every channel by itself, so that removing a channel leaves the others as they
-# were.
+# Layers that treat every channel by itself: removing one leaves the others as they were.
 PER_CHANNEL_MODULES = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -106,17 +104,15 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     """Find the groups of a network, in the order in which it computes them.
 
     `example`: one batch of the shape the network takes (its values don't matter; nothing is
-    computed with them).
-    Each group is named after its first producer. Filters that make the network's output are in no
-    group.
+    computed with them). Each group is named after its first producer. Filters that make the
+    network's output are in no group.
     Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise
     activation, pooling, flatten, linear layer and addition, and for weights used twice.
     """
     _refuse_bound_weights(network)
     try:
-        # On the meta device shapes are worked out without computing, and no batch norm sees the
-        # example.
-        traced = fx.symbolic_trace(copy.deepcopy(network).to("meta").eval())
+        # On the meta device only shapes are worked out, and no batch norm sees the example.
+        traced = fx.symbolic_trace(_without_numbers(network).eval())
         _Shapes(traced).run(example.to("meta"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -127,20 +123,20 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     walk = _Walk(dict(traced.named_modules()))
     for node in traced.graph.nodes:
         walk.visit(node)
-    order = list(dict(network.named_modules()))
+    order = {name: place for place, (name, _) in enumerate(network.named_modules())}
     groups = {}
     for space in walk.spaces:
         if space.merged is None and not space.fixed and space.readers:
             assert space.producers, "a space that is not an input has a producer"
-            producers = tuple(sorted(space.producers, key=walk.calls.index))
+            producers = tuple(sorted(space.producers, key=walk.calls.__getitem__))
             groups[producers[0]] = Group(
                 producers[0],
                 space.size,
                 producers,
-                tuple(sorted(space.norms, key=order.index)),
-                tuple(sorted(space.readers, key=lambda reader: walk.calls.index(reader[0]))),
+                tuple(sorted(space.norms, key=order.__getitem__)),
+                tuple(sorted(space.readers, key=lambda reader: walk.calls[reader[0]])),
             )
-    return dict(sorted(groups.items(), key=lambda item: walk.calls.index(item[0])))
+    return dict(sorted(groups.items(), key=lambda item: walk.calls[item[0]]))
 
 
 def _refuse_bound_weights(network: nn.Module) -> None:
@@ -162,8 +158,23 @@ def _refuse_bound_weights(network: nn.Module) -> None:
             )
 
 
+def _without_numbers(network: nn.Module) -> nn.Module:
+    """A copy on the meta device, for which no weight is copied on the way."""
+    copies: dict[int, Tensor] = {id(tensor): tensor.to("meta") for tensor in network.buffers()}
+    for weight in network.parameters():
+        copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+    return copy.deepcopy(network, copies)
+
+
 class _Shapes(fx.Interpreter):
     """Runs a traced network and notes the shape of every value; None if it isn't one tensor."""
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer, x = self.fetch_attr(target), (*args, *kwargs.values())[0]
+        fits = type(layer) in NORMS and _fits(type(layer).__name__, x.shape)
+        if fits and layer.num_features == x.shape[1]:
+            return x  # PyTorch would take longest for the layers that change no shape
+        return super().call_module(target, args, kwargs)
 
     def run_node(self, node: fx.Node) -> Any:
         try:
@@ -181,7 +192,7 @@ class _Walk:
         self.modules = modules
         self.values: dict[fx.Node, _Value] = {}
         self.spaces: list[_Space] = []
-        self.calls: list[str] = []
+        self.calls: dict[str, int] = {}  # when each layer is called, counted from 0
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "output":
@@ -218,7 +229,7 @@ class _Walk:
             raise PruningError(
                 f"{name} is called twice: filters shared by two places can't be pruned."
             )
-        self.calls.append(name)
+        self.calls[name] = len(self.calls)
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
