@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +35,55 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def source(command: str) -> dict[str, str]:
-    """Where a record came from: the command, without paths of this machine."""
-    git = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+def source(command: str, commit: str | None = None) -> dict[str, str]:
+    """Where a record came from: the command, without paths of this machine.
+
+    `commit`: for a machine that has the files without their history.
+    """
+    if commit is None:
+        git = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     return {"command": command, "commit": commit, "date": datetime.date.today().isoformat()}
 
 
-def record(name: str, command: str, content: dict[str, Any]) -> None:
+def record(
+    name: str,
+    command: str,
+    content: dict[str, Any],
+    folder: Path = RECORDED,
+    commit: str | None = None,
+) -> None:
     """Write a recorded run and where it came from."""
-    RECORDED.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"source": source(command), **content}, indent=1)
-    (RECORDED / f"{name}.json").write_text(text + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"source": source(command, commit), **content}, indent=1)
+    (folder / f"{name}.json").write_text(text + "\n")
+
+
+def in_parts(
+    path: Path,
+    setting: dict[str, Any],
+    parts: Mapping[str, Callable[[], Any]],
+    minutes: float = math.inf,
+) -> dict[str, dict[str, Any]]:
+    """Each part's `result` and the `seconds` it took, by name, in order.
+
+    They are kept in the file `path`, and a part that an earlier call has done under the same
+    setting is read from there. Once `minutes` are over no further part begins, so some are missing.
+    """
+    started = time.perf_counter()
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    done = kept.get("done", {}) if kept.get("setting") == setting else {}
+    for name, part in parts.items():
+        if name in done:
+            continue
+        if time.perf_counter() - started > 60 * minutes:
+            break
+        clock = time.perf_counter()
+        result = part()
+        done[name] = {"result": result, "seconds": round(time.perf_counter() - clock, 1)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".tmp")
+        aside.write_text(json.dumps({"setting": setting, "done": done}))
+        os.replace(aside, path)
+        print(f"{name}: {done[name]['seconds']} s", flush=True)
+    return {name: done[name] for name in parts if name in done}
