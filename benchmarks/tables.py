@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import loop_tables
 
 from course_lib import plots
 
@@ -35,6 +38,14 @@ def source_line(run: dict[str, Any], name: str) -> str:
         f"From `data/recorded_runs/{name}.json`: `{source['command']}`, {source['date']}, "
         f"torch {machine['torch']} on {machine['device']}, {threads}."
     )
+
+
+def measured(name: str, *tables: Callable[[dict[str, Any]], str]) -> str:
+    """Tables of a record, and where they come from; or that there is none yet."""
+    if not (RECORDED / f"{name}.json").exists():
+        return f"Not measured yet: there is no `data/recorded_runs/{name}.json`."
+    run = recorded(name)
+    return "\n\n".join([*(table(run) for table in tables), source_line(run, name)])
 
 
 def laptop_table() -> str:
@@ -261,6 +272,13 @@ BLOCKS = {
         "criteria at once": lambda: criteria_block("one-shot"),
         "criteria in rounds": lambda: criteria_block("rounds"),
         "from scratch": from_scratch_table,
+        "machinery": lambda: measured(
+            "machinery", loop_tables.machinery_table, loop_tables.growth_table
+        ),
+        "training loop": lambda: measured(
+            "training_loop", loop_tables.memory_table, loop_tables.folder_table
+        ),
+        "course clock": lambda: measured("course_clock", loop_tables.clock_table),
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
 }
