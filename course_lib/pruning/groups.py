@@ -1,6 +1,6 @@
 """Which filters must go together, and which layers read them.
 
-A network is traced once with torch.fx. Every value that flows through it has a *channel space*: a
+A network is traced once (`tracing.py`). Every value that flows through it has a *channel space*: a
 convolution reads the space of its input and opens a new one; batch norm, activations and pooling
 stay inside theirs; an addition ties two spaces into one. What is left at the end, space by space,
 are the groups.
@@ -8,9 +8,7 @@ are the groups.
 
 from __future__ import annotations
 
-import copy
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-
-class PruningError(ValueError):
-    """What can't be pruned; the message is one sentence that names it and says why."""
+from .tracing import NORMS, PruningError, fits, name_of, traced
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,6 @@ class Group:
 
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Layers that treat every channel by itself: removing one leaves the others as they were.
 PER_CHANNEL_MODULES = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d),
@@ -110,18 +105,9 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     activation, pooling, flatten, linear layer and addition, and for weights used twice.
     """
     _refuse_bound_weights(network)
-    try:
-        # On the meta device only shapes are worked out, and no batch norm sees the example.
-        traced = fx.symbolic_trace(_without_numbers(network).eval())
-        _Shapes(traced).run(example.to("meta"))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PruningError(
-            f"{type(network).__name__} can't be traced with an input of shape "
-            f"{tuple(example.shape)}: {reason}"
-        ) from error
-    walk = _Walk(dict(traced.named_modules()))
-    for node in traced.graph.nodes:
+    graph = traced(network, example)
+    walk = _Walk(dict(network.named_modules()))
+    for node in graph.nodes:
         walk.visit(node)
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
     groups = {}
@@ -156,33 +142,6 @@ def _refuse_bound_weights(network: nn.Module) -> None:
                 f"{name} computes its weight from other tensors (weight norm, a mask): "
                 "make it a plain parameter."
             )
-
-
-def _without_numbers(network: nn.Module) -> nn.Module:
-    """A copy on the meta device, for which no weight is copied on the way."""
-    copies: dict[int, Tensor] = {id(tensor): tensor.to("meta") for tensor in network.buffers()}
-    for weight in network.parameters():
-        copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
-    return copy.deepcopy(network, copies)
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of every value; None if it isn't one tensor."""
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        layer, x = self.fetch_attr(target), (*args, *kwargs.values())[0]
-        fits = type(layer) in NORMS and _fits(type(layer).__name__, x.shape)
-        if fits and layer.num_features == x.shape[1]:
-            return x  # PyTorch would take longest for the layers that change no shape
-        return super().call_module(target, args, kwargs)
-
-    def run_node(self, node: fx.Node) -> Any:
-        try:
-            value = super().run_node(node)
-        except Exception as error:
-            raise PruningError(f"{_name(node)} fails: {error}") from error
-        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
-        return value
 
 
 class _Walk:
@@ -222,8 +181,8 @@ class _Walk:
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
             return self._flattened(node, source)
-        fits = _fits(type(module).__name__, source.shape)
-        if type(module) in PER_CHANNEL_MODULES and fits:
+        fitting = fits(type(module).__name__, source.shape)
+        if type(module) in PER_CHANNEL_MODULES and fitting:
             return _Value(source.space, source.columns, _shape(node))
         if name in self.calls:
             raise PruningError(
@@ -233,7 +192,7 @@ class _Walk:
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
-        if type(module) in CONVOLUTIONS and module.groups == 1 and fits:
+        if type(module) in CONVOLUTIONS and module.groups == 1 and fitting:
             source.space.root().readers.append((name, 1))
             return self._opened(node, name)
         if type(module) is nn.Linear and len(source.shape) == 2:
@@ -246,7 +205,7 @@ class _Walk:
     def _function(self, node: fx.Node) -> _Value:
         if node.target in PER_CHANNEL_FUNCTIONS:
             source = self._source(node)
-            if _fits(_name(node), source.shape):
+            if fits(name_of(node), source.shape):
                 return _Value(source.space, source.columns, _shape(node))
         span = (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
         if node.target in FLATTENS and span == (1, -1):
@@ -256,7 +215,7 @@ class _Walk:
             return _Value(source.space, source.columns, _shape(node))
         if node.target in ADDITIONS:
             return self._added(node)
-        raise _refusal(node, f"the operation {_name(node)}")
+        raise _refusal(node, f"the operation {name_of(node)}")
 
     def _averages_positions(self, node: fx.Node) -> bool:
         """Whether a mean goes over positions only, so that channels stay apart."""
@@ -285,7 +244,7 @@ class _Walk:
     def _source(self, node: fx.Node) -> _Value:
         sources = node.all_input_nodes
         if len(sources) != 1:
-            raise _refusal(node, f"{_name(node)}, which takes {len(sources)} values,")
+            raise _refusal(node, f"{name_of(node)}, which takes {len(sources)} values,")
         return self.values[sources[0]]
 
 
@@ -293,23 +252,9 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
-def _fits(kind: str, shape: tuple[int, ...]) -> bool:
-    """Whether a layer for 1-D, 2-D or 3-D positions gets images, channels and positions.
-
-    PyTorch takes one dimension less for a single image: the batch for channels, and the channels
-    for positions.
-    """
-    positions = re.search(r"([123])d$", kind)
-    return positions is None or len(shape) == int(positions[1]) + 2
-
-
-def _name(node: fx.Node) -> str:
-    return getattr(node.target, "__name__", str(node.target))
-
-
 def _shape(node: fx.Node) -> tuple[int, ...]:
     if node.meta["shape"] is None:
-        raise _refusal(node, f"{_name(node)}, which isn't a single tensor,")
+        raise _refusal(node, f"{name_of(node)}, which isn't a single tensor,")
     return node.meta["shape"]
 
 
