@@ -17,6 +17,7 @@ from statistics import mean
 from typing import Any
 
 import impact_tables
+import loop_tables
 import speed_tables
 from classroom_tables import minutes_table, server_table
 
@@ -336,6 +337,13 @@ BLOCKS = {
         "criteria in rounds": lambda: criteria_block("rounds"),
         "from scratch": from_scratch_table,
         "impact": lambda: impact_tables.written(recorded("impact"), source_line),
+        "machinery": lambda: measured(
+            "machinery", loop_tables.machinery_table, loop_tables.growth_table
+        ),
+        "training loop": lambda: measured(
+            "training_loop", loop_tables.memory_table, loop_tables.folder_table
+        ),
+        "course clock": lambda: measured("course_clock", loop_tables.clock_table),
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
     "docs/teaching.md": {

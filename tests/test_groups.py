@@ -168,6 +168,11 @@ def test_a_plain_chain_with_flatten_counts_columns_per_channel() -> None:
     ]
 
 
+def test_a_batch_norm_called_with_a_keyword_is_found() -> None:
+    network = Net(lambda n, x: n.next(n.norm(input=n.conv(x))))
+    assert find_groups(network, torch.zeros(2, 3, 4, 4))["conv"].norms == ("norm",)
+
+
 @pytest.mark.parametrize(("name", "count"), [("vgg11_bn", 10), ("vgg11", 10), ("alexnet", 7)])
 def test_torchvisions_plain_chains(name: str, count: int) -> None:
     groups = find_groups(on_meta(getattr(torchvision.models, name)), torch.zeros(1, 3, 64, 64))
@@ -191,6 +196,7 @@ class Net(nn.Module):
         self.fc, self.pool, self.pool1d = nn.Linear(4, 4), nn.AdaptiveAvgPool2d(1), nn.MaxPool1d(2)
         self.softmax, self.scale = nn.Softmax(1), nn.Parameter(torch.ones(4, 1, 1))
         self.sync, self.part = nn.SyncBatchNorm(4), nn.Flatten(2)
+        self.norm, self.wide = nn.BatchNorm2d(4), nn.BatchNorm2d(5)
         self.one, self.same = nn.Conv2d(3, 1, 3, stride=2, padding=1), nn.Conv2d(3, 3, 1)
         self.body = body
 
@@ -233,6 +239,8 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("conv is called twice", lambda n, x: n.next(n.conv(x) + n.conv(x.relu()))),
     ("control flow", lambda n, x: n.next(n.conv(x)) if x.sum() > 0 else n.conv(x)),
     ("fc fails", lambda n, x: n.fc(n.conv(x).flatten(1))),
+    ("wide fails", lambda n, x: n.next(n.wide(n.conv(x)))),
+    ("norm fails", lambda n, x: n.fc(n.norm(n.pool(n.conv(x)).flatten(1)))),
 ]
 
 

@@ -1,6 +1,6 @@
 """Which filters must go together, and which layers read them.
 
-A network is traced once with torch.fx. Every value that flows through it has a *channel space*: a
+A network is traced once (`tracing.py`). Every value that flows through it has a *channel space*: a
 convolution reads the space of its input and opens a new one; batch norm, activations and pooling
 stay inside theirs; an addition ties two spaces into one. What is left at the end, space by space,
 are the groups.
@@ -8,9 +8,7 @@ are the groups.
 
 from __future__ import annotations
 
-import copy
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-
-class PruningError(ValueError):
-    """What can't be pruned; the message is one sentence that names it and says why."""
+from .tracing import NORMS, PruningError, fits, name_of, traced
 
 
 @dataclass(frozen=True)
@@ -28,10 +24,9 @@ class Group:
     """Filters that can only be removed together, index by index.
 
     `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th
-    filter makes channel i.
-    `norms`: the batch norms on those channels. `readers`: (layer, columns), the layers with weights
-    that read them, and how many consecutive input columns of that layer belong to each channel (1,
-    or H·W after a flatten).
+    filter makes channel i. `norms`: the batch norms on those channels. `readers`: (layer, columns),
+    the layers with weights that read them, and how many consecutive input columns of that layer
+    belong to each channel (1, or H·W after a flatten).
     """
 
     name: str
@@ -42,9 +37,7 @@ class Group:
 
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# Layers that treat every channel by itself, so that removing a channel leaves the others as they
-# were.
+# Layers that treat every channel by itself: removing one leaves the others as they were.
 PER_CHANNEL_MODULES = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -106,41 +99,30 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     """Find the groups of a network, in the order in which it computes them.
 
     `example`: one batch of the shape the network takes (its values don't matter; nothing is
-    computed with them).
-    Each group is named after its first producer. Filters that make the network's output are in no
-    group.
+    computed with them). Each group is named after its first producer. Filters that make the
+    network's output are in no group.
     Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise
     activation, pooling, flatten, linear layer and addition, and for weights used twice.
     """
     _refuse_bound_weights(network)
-    try:
-        # On the meta device shapes are worked out without computing, and no batch norm sees the
-        # example.
-        traced = fx.symbolic_trace(copy.deepcopy(network).to("meta").eval())
-        _Shapes(traced).run(example.to("meta"))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PruningError(
-            f"{type(network).__name__} can't be traced with an input of shape "
-            f"{tuple(example.shape)}: {reason}"
-        ) from error
-    walk = _Walk(dict(traced.named_modules()))
-    for node in traced.graph.nodes:
+    graph = traced(network, example)
+    walk = _Walk(dict(network.named_modules()))
+    for node in graph.nodes:
         walk.visit(node)
-    order = list(dict(network.named_modules()))
+    order = {name: place for place, (name, _) in enumerate(network.named_modules())}
     groups = {}
     for space in walk.spaces:
         if space.merged is None and not space.fixed and space.readers:
             assert space.producers, "a space that is not an input has a producer"
-            producers = tuple(sorted(space.producers, key=walk.calls.index))
+            producers = tuple(sorted(space.producers, key=walk.calls.__getitem__))
             groups[producers[0]] = Group(
                 producers[0],
                 space.size,
                 producers,
-                tuple(sorted(space.norms, key=order.index)),
-                tuple(sorted(space.readers, key=lambda reader: walk.calls.index(reader[0]))),
+                tuple(sorted(space.norms, key=order.__getitem__)),
+                tuple(sorted(space.readers, key=lambda reader: walk.calls[reader[0]])),
             )
-    return dict(sorted(groups.items(), key=lambda item: walk.calls.index(item[0])))
+    return dict(sorted(groups.items(), key=lambda item: walk.calls[item[0]]))
 
 
 def _refuse_bound_weights(network: nn.Module) -> None:
@@ -162,18 +144,6 @@ def _refuse_bound_weights(network: nn.Module) -> None:
             )
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of every value; None if it isn't one tensor."""
-
-    def run_node(self, node: fx.Node) -> Any:
-        try:
-            value = super().run_node(node)
-        except Exception as error:
-            raise PruningError(f"{_name(node)} fails: {error}") from error
-        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
-        return value
-
-
 class _Walk:
     """Goes through the traced graph once and keeps the channel spaces."""
 
@@ -181,7 +151,7 @@ class _Walk:
         self.modules = modules
         self.values: dict[fx.Node, _Value] = {}
         self.spaces: list[_Space] = []
-        self.calls: list[str] = []
+        self.calls: dict[str, int] = {}  # when each layer is called, counted from 0
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "output":
@@ -211,18 +181,18 @@ class _Walk:
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
             return self._flattened(node, source)
-        fits = _fits(type(module).__name__, source.shape)
-        if type(module) in PER_CHANNEL_MODULES and fits:
+        fitting = fits(type(module).__name__, source.shape)
+        if type(module) in PER_CHANNEL_MODULES and fitting:
             return _Value(source.space, source.columns, _shape(node))
         if name in self.calls:
             raise PruningError(
                 f"{name} is called twice: filters shared by two places can't be pruned."
             )
-        self.calls.append(name)
+        self.calls[name] = len(self.calls)
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
-        if type(module) in CONVOLUTIONS and module.groups == 1 and fits:
+        if type(module) in CONVOLUTIONS and module.groups == 1 and fitting:
             source.space.root().readers.append((name, 1))
             return self._opened(node, name)
         if type(module) is nn.Linear and len(source.shape) == 2:
@@ -235,7 +205,7 @@ class _Walk:
     def _function(self, node: fx.Node) -> _Value:
         if node.target in PER_CHANNEL_FUNCTIONS:
             source = self._source(node)
-            if _fits(_name(node), source.shape):
+            if fits(name_of(node), source.shape):
                 return _Value(source.space, source.columns, _shape(node))
         span = (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
         if node.target in FLATTENS and span == (1, -1):
@@ -245,7 +215,7 @@ class _Walk:
             return _Value(source.space, source.columns, _shape(node))
         if node.target in ADDITIONS:
             return self._added(node)
-        raise _refusal(node, f"the operation {_name(node)}")
+        raise _refusal(node, f"the operation {name_of(node)}")
 
     def _averages_positions(self, node: fx.Node) -> bool:
         """Whether a mean goes over positions only, so that channels stay apart."""
@@ -274,7 +244,7 @@ class _Walk:
     def _source(self, node: fx.Node) -> _Value:
         sources = node.all_input_nodes
         if len(sources) != 1:
-            raise _refusal(node, f"{_name(node)}, which takes {len(sources)} values,")
+            raise _refusal(node, f"{name_of(node)}, which takes {len(sources)} values,")
         return self.values[sources[0]]
 
 
@@ -282,23 +252,9 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
-def _fits(kind: str, shape: tuple[int, ...]) -> bool:
-    """Whether a layer for 1-D, 2-D or 3-D positions gets images, channels and positions.
-
-    PyTorch takes one dimension less for a single image: the batch for channels, and the channels
-    for positions.
-    """
-    positions = re.search(r"([123])d$", kind)
-    return positions is None or len(shape) == int(positions[1]) + 2
-
-
-def _name(node: fx.Node) -> str:
-    return getattr(node.target, "__name__", str(node.target))
-
-
 def _shape(node: fx.Node) -> tuple[int, ...]:
     if node.meta["shape"] is None:
-        raise _refusal(node, f"{_name(node)}, which isn't a single tensor,")
+        raise _refusal(node, f"{name_of(node)}, which isn't a single tensor,")
     return node.meta["shape"]
 
 

@@ -97,15 +97,16 @@ def prune(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Te
             "A network can't be pruned inside `with masked(…)`, whose zeros its copy would keep: "
             "call prune after that block."
         )
-    narrow = copy.deepcopy(network)  # without gradients: a parameter's copy has none
+    copies: dict[int, Tensor] = {}  # so that what goes isn't copied first
     for name, slices in kept_slices(groups, keep).items():
         path, _, attribute = name.rpartition(".")
-        layer = narrow.get_submodule(path)
-        tensor = getattr(layer, attribute)
-        if isinstance(tensor, nn.Parameter):
-            setattr(layer, attribute, nn.Parameter(take(tensor, slices), tensor.requires_grad))
-        elif tensor is not None:  # a batch norm's running statistics; None: no bias, no affine part
-            setattr(layer, attribute, take(tensor, slices))
+        tensor = getattr(network.get_submodule(path), attribute)
+        if tensor is None:  # no bias, no affine part, no running statistics
+            continue
+        part = take(tensor, slices)
+        learned = isinstance(tensor, nn.Parameter)
+        copies[id(tensor)] = nn.Parameter(part, tensor.requires_grad) if learned else part
+    narrow = copy.deepcopy(network, copies)  # without gradients: a parameter's copy has none
     for name in keep:
         _set_widths(narrow, groups[name])
     return narrow

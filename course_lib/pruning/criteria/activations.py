@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..groups import Group
-from .gates import evaluating, images_of, reading
+from ..tracing import evaluating
+from .gates import images_of, reading
 from .weights import Batches, Scores
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..groups import Group, PruningError
-from .gates import evaluating, images_of
+from ..tracing import evaluating
+from .gates import images_of
 from .weights import Batches, Scores
 
 LARGEST_EXACT = 20_000  # weights; each costs a backward pass per batch

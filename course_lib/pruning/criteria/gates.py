@@ -1,5 +1,4 @@
-"""What the criteria that look at data share: a network in evaluation mode, seen where its channels
-are read.
+"""What the criteria that look at data share: a network seen where its channels are read.
 
 An index is removed by taking its channel from the layers that read it, so that is where it is
 judged, not behind the filter: between the two lie batch norm and activation. What a gate is: a
@@ -17,22 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..groups import Group, PruningError
+from ..tracing import evaluating
 from .weights import Batches, Scores
 
 # (group name, columns per channel, what a reader is about to read) → what it reads instead, or None
 Look = Callable[[str, int, Tensor], Tensor | None]
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside the `with`, the whole network is in evaluation mode; then each layer as it was."""
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        network.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

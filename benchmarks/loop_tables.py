@@ -1,0 +1,118 @@
+"""The tables of machinery.py, training_loop.py and course_clock.py, each from its record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def times(ratio: Row) -> str:
+    """A ratio and its range."""
+    low, high = ratio["range"]
+    return f"×{ratio['median']:.2f} ({low:.2f}–{high:.2f})"
+
+
+def machinery_table(run: Row) -> str:
+    """A row a network: the seconds of our step, and how many times longer each of theirs takes."""
+    ways = list(run["networks"][0]["times_ours"])
+    rows = [
+        f"| network | ours, seconds | {' | '.join(ways)} | parameters left |",
+        "|---" * (len(ways) + 3) + "|",
+    ]
+    for row in run["networks"]:
+        cells = " | ".join(times(row["times_ours"][way]) for way in ways)
+        left = sorted(set(row["parameters_left"].values()))
+        rows.append(
+            f"| {row['name']} | {row['seconds']['ours']:.3f} | {cells} "
+            f"| {', '.join(f'{count:,}' for count in left)} of {row['parameters']:,} |"
+        )
+    return "\n".join(rows)
+
+
+def growth_table(run: Row) -> str:
+    """A row a size: both sides' seconds; and the exponents."""
+    rows = [
+        "| network | convolutions | parameters | ours, seconds | theirs, seconds | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in [*run["depth"], *run["width"]]:
+        (way, ratio), seconds = *row["times_ours"].items(), row["seconds"]
+        rows.append(
+            f"| {row['name']} | {row['convolutions']} | {row['parameters']:,} "
+            f"| {seconds['ours']:.3f} | {seconds[way]:.3f} | {times(ratio)} |"
+        )
+    (ours, theirs), (wide, their_wide) = (
+        run["slopes"][kind].values() for kind in ("depth", "width")
+    )
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Fitted through these, seconds grow as the number of convolutions to the power of "
+            f"{ours:.2f} (theirs {theirs:.2f}), and as the number of parameters to the power of "
+            f"{wide:.2f} (theirs {their_wide:.2f}); 1 is linear, and less means that what doesn't "
+            f"grow still outweighs what does. Torch-Pruning {run['torch_pruning']}.",
+        ]
+    )
+
+
+def way_rows(before: str, ways: Row) -> list[str]:
+    """A line a way to train."""
+    lines = []
+    for name, way in ways.items():
+        low, high = way["ours_faster_range"]
+        faster = f"×{way['ours_faster']:.2f} ({low:.2f}–{high:.2f})" if name != "ours" else ""
+        waiting = f"{way['waiting']:.1%}" if "waiting" in way else ""
+        rate = f"{way['images_per_second']:,.0f}"
+        lines.append(f"| {before} | {name} | {rate} | {faster} | {waiting} |")
+    return lines
+
+
+def share(width: int) -> str:
+    """A stem's width in words."""
+    return {64: "full", 16: "a quarter"}.get(width, str(width))
+
+
+def memory_table(run: Row) -> str:
+    """The loop on images in memory: a row a width and a way; and what drawing them takes."""
+    rows = [
+        "| width | loop | images per second | ours is faster | waiting for data |",
+        "|---|---|---|---|---|",
+    ]
+    for row in run["memory"]:
+        ways = {name: dict(way) for name, way in row["ways"].items()}
+        rows += way_rows(share(row["width"]), ways)
+    drawing = run["drawing"]["images_per_second"]
+    return "\n".join(
+        [*rows, "", f"{drawing:,.0f} images are drawn per second, once in a set's life."]
+    )
+
+
+def folder_table(run: Row) -> str:
+    """One start and one epoch over folders: a row a folder, a width and a way."""
+    rows = [
+        "| photographs | width | loop | images per second, start included | ours is faster |"
+        " waiting for data |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in run["folders"]:
+        rows += way_rows(f"{row['photos']} | {share(row['width'])}", row["ways"])
+    firsts = {row["photos"]: row for row in reversed(run["folders"])}
+    decoded = "; ".join(
+        f"{row['first_start_seconds']:.1f} seconds for {name}" for name, row in firsts.items()
+    )
+    counts = ", ".join(f"{row['images']:,} of {name}" for name, row in firsts.items())
+    return "\n".join(
+        [*rows, "", f"Training images: {counts}. The first start, which decodes all: {decoded}."]
+    )
+
+
+def clock_table(run: Row) -> str:
+    """Seconds of the notebooks, and of what make does."""
+    rows = ["| | first picture, s | end, s |", "|---|---|---|"]
+    for row in run["notebooks"]:
+        rows.append(f"| {row['name']} | {row['first_picture_seconds']} | {row['seconds']} |")
+    for row in [*run["run"], *run["test"]]:
+        rows.append(f"| `{row['name']}` | | {row['seconds']} |")
+    return "\n".join(rows)

@@ -1,0 +1,94 @@
+"""A network's graph by torch.fx, with the shape of every value, worked out without computing.
+
+The network itself is traced, not a copy. Its weights have no part in it: on the meta device, where
+tensors have a shape and no numbers, they are replaced by stand-ins, a layer at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class PruningError(ValueError):
+    """What can't be pruned; the message is one sentence that names it and says why."""
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside the `with`, the whole network is in evaluation mode; then each layer as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def traced(network: nn.Module, example: Tensor) -> fx.Graph:
+    """The graph of a network in evaluation mode; `meta["shape"]` of a node is the shape of its
+    value, None if that isn't one tensor. The network is left as it was.
+
+    Raises PruningError where it can't be traced, or run on an input of the example's shape.
+    """
+    try:
+        with evaluating(network), torch.no_grad():
+            graph = fx.Tracer().trace(network)
+            _Shapes(network, graph=graph).run(example.to("meta"))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PruningError(
+            f"{type(network).__name__} can't be traced with an input of shape "
+            f"{tuple(example.shape)}: {reason}"
+        ) from error
+    return graph
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph on the meta device and notes the shape of every value."""
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer, x = self.fetch_attr(target), (*args, *kwargs.values())[0]
+        keeps_shape = type(layer) in NORMS and fits(type(layer).__name__, x.shape)
+        if keeps_shape and layer.num_features == x.shape[1]:
+            return x  # PyTorch would take longest for the layers that change no shape
+        tensors = chain(layer.named_parameters(), layer.named_buffers())
+        stand_ins = {name: tensor.to("meta") for name, tensor in tensors}
+        return functional_call(layer, stand_ins, args, kwargs)
+
+    def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = super().get_attr(target, args, kwargs)
+        return value.to("meta") if isinstance(value, Tensor) else value
+
+    def run_node(self, node: fx.Node) -> Any:
+        try:
+            value = super().run_node(node)
+        except Exception as error:
+            raise PruningError(f"{name_of(node)} fails: {error}") from error
+        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        return value
+
+
+def name_of(node: fx.Node) -> str:
+    """What a node calls, by name."""
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def fits(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether a layer for 1-D, 2-D or 3-D positions gets images, channels and positions.
+
+    PyTorch takes one dimension less for a single image: the batch for channels, and the channels
+    for positions.
+    """
+    positions = re.search(r"([123])d$", kind)
+    return positions is None or len(shape) == int(positions[1]) + 2
