@@ -222,6 +222,23 @@ def make_schedule(
     )
 
 
+@torch.no_grad()
+def soft_targets(teacher: nn.Module, images: Tensor) -> Tensor:
+    """The logits that a network is to imitate [N, classes]; the teacher isn't changed by it."""
+    return teacher.eval()(images)
+
+
+def distance(logits: Tensor, targets: Tensor, temperature: float = 4.0) -> Tensor:
+    """How far answers are from a teacher's: the Kullback–Leibler divergence, classes softened.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531: both
+    logits [N, classes] are divided by the temperature, and the square of it gives the gradients
+    back their size.
+    """
+    log_p, log_q = (F.log_softmax(x / temperature, 1) for x in (logits, targets))
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
 def train(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -230,14 +247,22 @@ def train(
     *,
     precision: torch.dtype = torch.float32,
     label_smoothing: float = 0.0,
+    teacher: nn.Module | None = None,
+    distill: float = 0.9,
 ) -> Iterator[Tensor]:
     """Train on each batch in turn and hand out its loss, so that the caller can watch, save or stop
     in between.
+
+    With a `teacher`, the share `distill` of the loss is how far the network's answers are from the
+    teacher's, and the rest how far they are from the labels.
     """
     for images, labels in batches:
         network.train()  # inside the loop: the caller may have checked the network in between
         with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-            loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            if teacher is not None:
+                loss = torch.lerp(loss, distance(logits, soft_targets(teacher, images)), distill)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
