@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from classroom_tables import minutes_table, server_table
+
 from course_lib import plots
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,6 +264,10 @@ BLOCKS = {
         "criteria in rounds": lambda: criteria_block("rounds"),
         "from scratch": from_scratch_table,
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
+    },
+    "docs/teaching.md": {
+        "classroom minutes": lambda: minutes_table(recorded("classroom")),
+        "classroom server": lambda: server_table(recorded("classroom")),
     },
 }
 
