@@ -224,7 +224,7 @@ def make_schedule(
 
 @torch.no_grad()
 def soft_targets(teacher: nn.Module, images: Tensor) -> Tensor:
-    """The logits that a network is to imitate [N, classes]; the teacher isn't changed by it."""
+    """The logits to imitate [N, classes]; the teacher is put into evaluation mode."""
     return teacher.eval()(images)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tiny import tiny_data
@@ -10,6 +12,7 @@ from course_lib.training import (
     Augmentation,
     Loader,
     accuracy,
+    distance,
     generator,
     make_optimizer,
     make_schedule,
@@ -92,6 +95,36 @@ def test_training_learns_and_hands_out_each_loss():
     assert len(losses) == 40 and losses[-1] < 0.5 * losses[0]
     assert accuracy(network, batches.batches("test")) > 0.95
     assert optimizer.param_groups[0]["lr"] < 0.01, "the cycle has come down"
+
+
+def test_distance_by_hand_and_its_gradient():
+    """Two classes at temperature 2: log-odds 0 against the teacher's ln 9, halved to ln 3."""
+    logits = torch.zeros(1, 2, requires_grad=True)
+    targets = torch.tensor([[math.log(9), 0.0]])
+    found = distance(logits, targets, temperature=2.0)
+    # The teacher says ¾ and ¼: ¾ ln(¾ / ½) + ¼ ln(¼ / ½), times 2².
+    assert found.item() == pytest.approx(4 * (0.75 * math.log(1.5) - 0.25 * math.log(2)))
+    found.backward()
+    # Kullback–Leibler's gradient is (p − q) / T, times T².
+    torch.testing.assert_close(logits.grad, torch.tensor([[-0.5, 0.5]]))
+    assert distance(targets, targets).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_teacher_is_followed_even_where_labels_say_otherwise():
+    batches = loader()
+    torch.manual_seed(0)
+    network, teacher = (
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)) for _ in range(2)
+    )
+    teacher.train()
+    optimizer = make_optimizer(network, 0.5, 0.9, 0.0)
+    schedule = make_schedule(optimizer, 0.5, 60, 0.2)
+    data = batches.training_batches("base", 0, 60)
+    losses = list(train(network, optimizer, schedule, data, teacher=teacher, distill=1.0))
+    assert losses[-1] < 0.02 * losses[0]
+    before, after = (predict(one, batches.batches("test"))[0] for one in (teacher, network))
+    assert (before.argmax(1) == after.argmax(1)).float().mean() > 0.95
+    assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
 def test_predict_leaves_the_mode_and_matches_a_plain_loop():
