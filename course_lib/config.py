@@ -23,6 +23,7 @@ CRITERIA = (
     *("cosine", "cosine_outputs", "apoz", "taylor", "fisher", "obd", "critical"),
 )
 SCOPES = ("layer", "network")
+COSTS = ("none", "macs")
 IMAGE_SIZES = (16, 1024)
 LARGEST = 2**63 - 1  # what PyTorch can count to
 
@@ -86,6 +87,8 @@ class Config:
     criterion: str = _option("l1", "what makes a filter unimportant", choices=CRITERIA)
     criterion_images: int = _option(512, "training images that a criterion looks at", low=1)
     scope: str = _option("layer", "rank within each layer or across the network", choices=SCOPES)
+    normalise: bool = _option(True, "network scope: divide scores by their layer's mean")
+    cost: str = _option("none", "network scope: divide scores by MACs per filter", choices=COSTS)
     floor: int = _option(2, "filters that every layer keeps at least", low=1)
     cap: float = _option(0.2, "network scope: most a layer loses a round", above=0, high=1)
     multiple: int = _option(1, "round widths up to a multiple of this", low=1)

@@ -302,6 +302,9 @@ def choose(run: Run, groups: dict[str, Group]) -> dict[str, Tensor]:
     draws = generator(config.seed, state.phase, "criterion")
     batches = run.loader.sample(config.criterion_images)
     scores = CRITERIA[config.criterion](state.network, groups, batches, generator=draws)
+    costs = None
+    if config.cost == "macs":
+        costs = measure.index_costs(groups, measure.layer_macs(state.network, run.image_shape))
     return select(
         scores,
         fraction=config.fraction,
@@ -311,4 +314,6 @@ def choose(run: Run, groups: dict[str, Group]) -> dict[str, Tensor]:
         floor=config.floor,
         cap=config.cap,
         multiple=config.multiple,
+        normalise=config.normalise,
+        cost=costs,
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from course_lib.answers import share_right
 from course_lib.config import DEVICES, PRECISIONS
 from course_lib.data import Data, Split
+from course_lib.distillation import distance, soft_targets
 from course_lib.errors import CourseError
 
 Batch = tuple[Tensor, Tensor]
@@ -246,14 +247,22 @@ def train(
     *,
     precision: torch.dtype = torch.float32,
     label_smoothing: float = 0.0,
+    teacher: nn.Module | None = None,
+    distill: float = 0.9,
 ) -> Iterator[Tensor]:
     """Train on each batch in turn and hand out its loss, so that the caller can watch, save or stop
     in between.
+
+    With a `teacher`, the share `distill` of the loss is how far the network's answers are from the
+    teacher's, and the rest how far they are from the labels.
     """
     for images, labels in batches:
         network.train()  # inside the loop: the caller may have checked the network in between
         with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-            loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            if teacher is not None:
+                loss = torch.lerp(loss, distance(logits, soft_targets(teacher, images)), distill)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -140,6 +140,13 @@ def test_pruning_that_would_remove_nothing_is_said_before_training(tmp_path, cap
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.parametrize("options", ["--cost macs", "--scope network --criterion critical"])
+def test_a_cost_that_cant_be_weighed_is_said_before_training(tmp_path, capsys, options):
+    options += " --cost macs"
+    refused(capsys, "--cost macs needs", *RUN, "--out", tmp_path / "run", *options.split())
+    assert contents(tmp_path) == {}
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -148,6 +155,7 @@ def test_pruning_that_would_remove_nothing_is_said_before_training(tmp_path, cap
         "--train-images 2 --image-size 16 --stem imagenet",
         "--criterion bn_scale --no-projection-norm --projection needed --stem small",
         "--scope network --cap 1 --fraction 0.9",
+        "--scope network --cost macs --no-normalise --criterion taylor",
         "--fraction 0.99 --floor 1 --rounds 3 --batches 1",
         "--multiple 8 --base-width 8 --checkpoint-every 1 --curve-every 1",
         # The rising part of the cycle is then one batch, of which PyTorch makes a division by 0.

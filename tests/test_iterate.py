@@ -13,6 +13,7 @@ from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
 from course_lib.errors import CourseError
 from course_lib.iterate import gate_level, iterate, make_loader
+from course_lib.pruning import find_groups, l2, select
 from course_lib.resnet import ResNet, ResNetConfig, config_of, load_network
 from course_lib.training import accuracy, predict
 
@@ -204,6 +205,27 @@ def test_every_criterion_and_scope_goes_through(tmp_path):
             out = tmp_path / f"{criterion}-{scope}"
             state = run(replace(short, criterion=criterion, scope=scope), out)
             assert state.history[1]["filters"] < state.history[0]["filters"]
+
+
+@pytest.mark.parametrize(("cost", "normalise"), [("macs", False), ("macs", True), ("none", False)])
+def test_filters_can_go_by_what_they_cost(tmp_path, cost, normalise):
+    options = {"scope": "network", "criterion": "l2", "cost": cost, "normalise": normalise}
+    state = run(replace(TINY, rounds=1, cap=0.9, **options), tmp_path)
+    full = load_network(tmp_path / "full.pt")
+    groups = find_groups(full, torch.zeros(1, 3, 16, 16))
+    macs = measure.layer_macs(full, (3, 16, 16))
+    scores = {}
+    for name, score in l2(full, groups).items():
+        if normalise:
+            score = score / score.mean()
+        if cost == "macs":
+            group = groups[name]
+            layers = [*group.producers, *(reader for reader, _ in group.readers)]
+            score = score * group.size / sum(macs[layer] for layer in layers)
+        scores[name] = score
+    keep = select(scores, fraction=0.2, scope="network", cap=0.9, floor=2, normalise=False)
+    widths = {name: len(kept) for name, kept in keep.items()}
+    assert widths == state.history[1]["widths"] != state.history[0]["widths"]
 
 
 def test_a_criterion_sees_the_same_training_images_every_round(tmp_path, monkeypatch):

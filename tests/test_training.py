@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from tiny import tiny_data
 from torch import nn
 
+from course_lib.distillation import distance
 from course_lib.errors import CourseError
 from course_lib.training import (
     Augmentation,
@@ -132,6 +134,36 @@ def test_one_cycle_is_training_with_an_optimiser_of_its_own():
     losses = list(one_cycle(network, batches.training_batches("base", 0, 20), 20, 0.3, **how))
     assert losses == expected
     assert torch.equal(network[2].weight, by_hand[2].weight)
+
+
+def test_distance_by_hand_and_its_gradient():
+    """Two classes at temperature 2: log-odds 0 against the teacher's ln 9, halved to ln 3."""
+    logits = torch.zeros(1, 2, requires_grad=True)
+    targets = torch.tensor([[math.log(9), 0.0]])
+    found = distance(logits, targets, temperature=2.0)
+    # The teacher says ¾ and ¼: ¾ ln(¾ / ½) + ¼ ln(¼ / ½), times 2².
+    assert found.item() == pytest.approx(4 * (0.75 * math.log(1.5) - 0.25 * math.log(2)))
+    found.backward()
+    # Kullback–Leibler's gradient is (p − q) / T, times T².
+    torch.testing.assert_close(logits.grad, torch.tensor([[-0.5, 0.5]]))
+    assert distance(targets, targets).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_teacher_is_followed_even_where_labels_say_otherwise():
+    batches = loader()
+    torch.manual_seed(0)
+    network, teacher = (
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)) for _ in range(2)
+    )
+    teacher.train()
+    optimizer = make_optimizer(network, 0.5, 0.9, 0.0)
+    schedule = make_schedule(optimizer, 0.5, 60, 0.2)
+    data = batches.training_batches("base", 0, 60)
+    losses = list(train(network, optimizer, schedule, data, teacher=teacher, distill=1.0))
+    assert losses[-1] < 0.02 * losses[0]
+    before, after = (predict(one, batches.batches("test"))[0] for one in (teacher, network))
+    assert (before.argmax(1) == after.argmax(1)).float().mean() > 0.95
+    assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
 def test_predict_leaves_the_mode_and_matches_a_plain_loop():

@@ -9,6 +9,7 @@ Imports torch and nothing else, so this folder can be copied into another projec
 """
 
 from .ablation import ablate, critical_approximate, overlap, ranks
+from .budget import prune_until
 from .criteria import (
     CRITERIA,
     apoz,
@@ -51,6 +52,7 @@ __all__ = [
     "obd_exact",
     "overlap",
     "prune",
+    "prune_until",
     "random",
     "ranks",
     "select",

@@ -1,0 +1,185 @@
+"""How small a network can get: accuracy against size, multiply-accumulates and speed.
+
+    python benchmarks/frontier.py [--cifar10 DIR]
+
+Goes on from benchmarks/laptop.py (the trained full-width networks for generated vehicles) and, with
+`--cifar10`, from benchmarks/against_torch_pruning.py (quarter width). Of each seed's full network
+one cut by L1 norm within each layer makes a network of each size, and all get the same batches of
+fine-tuning. The networks are kept, and timed at the end in one alternating pass: nothing else
+should run then. Resumable. Writes data/recorded_runs/frontier.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from recording import ROOT, lines, record
+
+from course_lib import measure
+from course_lib.checkpoint import write_whole
+from course_lib.config import PRESETS
+from course_lib.data import load
+from course_lib.iterate import make_loader
+from course_lib.pruning import find_groups, l1, prune_until
+from course_lib.report import machine
+from course_lib.resnet import ResNet, load_network, saved_form
+from course_lib.training import Loader, accuracy, make_optimizer, make_schedule, place, train
+
+COMMAND = "python benchmarks/frontier.py --cifar10 DIR"
+CPU = torch.device("cpu")
+SEEDS = (0, 1, 2)
+SHARES = (0.5, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)  # of the parameters
+FINETUNE = {"batches": 400, "rate": 0.1}
+FLOOR, TIMED = 2, 64  # filters every layer keeps; images in a timed batch
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a frontier is drawn for: images, and where the trained networks are."""
+
+    name: str
+    parent: Callable[[int], Path]
+    loader: Callable[[int], Loader]
+    image: tuple[int, int, int]
+
+
+def problems(cifar10: str | None) -> list[Problem]:
+    """Generated vehicles at full width; CIFAR-10 at a quarter of it, if it is at hand."""
+
+    def loader(source: str, size: int | None, batch: int, seed: int) -> Loader:
+        config = replace(PRESETS["laptop"], batch_size=batch, seed=seed)
+        # The images depend on the seed in a run too.
+        return make_loader(config, load(source, image_size=size, seed=seed), CPU)
+
+    runs = ROOT / "runs"
+    found = [
+        Problem(
+            "vehicles",
+            lambda seed: runs / "bench-laptop" / f"seed{seed}" / "full.pt",
+            partial(loader, "generated", None, 64),
+            (3, 48, 48),
+        )
+    ]
+    if cifar10:
+        found.append(
+            Problem(
+                "cifar10",
+                lambda seed: runs / "bench-torch-pruning" / f"full{seed}.pt",
+                partial(loader, cifar10, 32, 128),
+                (3, 32, 32),
+            )
+        )
+    return found
+
+
+def parent(problem: Problem, seed: int) -> ResNet:
+    """The trained network of a seed. Raises SystemExit where it hasn't been made."""
+    path = problem.parent(seed)
+    if not path.exists():
+        raise SystemExit(f"{path.relative_to(ROOT)} isn't there: run the benchmarks named above.")
+    return place(load_network(path), CPU)
+
+
+def cut(full: ResNet, share: float, image: tuple[int, int, int]) -> ResNet:
+    """The network with at most a share of the parameters, before it is fine-tuned."""
+    if share == 1:
+        return copy.deepcopy(full)
+    groups = find_groups(full, torch.zeros(1, *image))
+    most = share * measure.count_parameters(full)
+    small, _ = prune_until(
+        full,
+        groups,
+        l1(full, groups),
+        lambda narrow: measure.count_parameters(narrow) <= most,
+        floor=FLOOR,
+    )
+    return place(small, CPU)
+
+
+def point(problem: Problem, seed: int, share: float, out: Path) -> dict[str, Any]:
+    """One network: made, fine-tuned, kept, and what it reaches; 1 is the full network."""
+    full, loader = parent(problem, seed), problem.loader(seed)
+    network = cut(full, share, problem.image)
+    if share < 1:
+        optimizer = make_optimizer(network, FINETUNE["rate"], 0.9, 5e-4)
+        schedule = make_schedule(optimizer, FINETUNE["rate"], int(FINETUNE["batches"]), 0.2)
+        batches = loader.training_batches("finetune", 0, int(FINETUNE["batches"]))
+        for _ in train(network, optimizer, schedule, batches):
+            pass
+    write_whole(out / f"{problem.name}-{seed}-{share}.pt", partial(torch.save, saved_form(network)))
+    folded = measure.fold(network)
+    macs = partial(measure.count_macs, image_shape=problem.image)
+    return {
+        "problem": problem.name,
+        "seed": seed,
+        "share": share,
+        "val_accuracy": accuracy(folded, loader.batches("val")),
+        "test_accuracy": accuracy(folded, loader.batches("test")),
+        "parameters": measure.count_parameters(network) / measure.count_parameters(full),
+        "macs": macs(network) / macs(full),
+    }
+
+
+def timed(problem: Problem, out: Path) -> dict[float, dict[str, Any]]:
+    """Images per second of seed 0's networks against the full one's, at each share."""
+    networks = {
+        str(share): load_network(out / f"{problem.name}-0-{share}.pt") for share in (1, *SHARES)
+    }
+    images = torch.randn(TIMED, *problem.image)
+    readings = measure.images_per_second(networks, images, passes=9)
+    ranges = {share: measure.speed_range(readings, str(share), "1") for share in SHARES}
+    middle = {
+        share: sorted(a / b for a, b in zip(readings[str(share)], readings["1"], strict=True))[4]
+        for share in SHARES
+    }
+    return {
+        share: {"middle": round(middle[share], 3), "range": [round(x, 3) for x in ranges[share]]}
+        for share in SHARES
+    }
+
+
+def main() -> None:
+    """Run what isn't done yet, then time and record it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cifar10")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-frontier")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.jsonl"
+    done = {
+        (x["problem"], x["seed"], x["share"]): x for x in (lines(path) if path.exists() else [])
+    }
+    content: dict[str, Any] = {"finetune": FINETUNE, "seeds": list(SEEDS), "problems": {}}
+    for problem in problems(options.cifar10):
+        for seed in SEEDS:
+            for share in (1, *SHARES):
+                if (problem.name, seed, share) in done:
+                    continue
+                line = point(problem, seed, share, options.out)
+                done[problem.name, seed, share] = line
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(problem.name, seed, share, f"{line['val_accuracy']:.4f}", flush=True)
+        speeds = timed(problem, options.out)
+        keys = ("val_accuracy", "test_accuracy", "parameters", "macs")
+        content["problems"][problem.name] = [
+            {
+                "share": share,
+                **{k: [round(done[problem.name, s, share][k], 5) for s in SEEDS] for k in keys},
+                "speed": speeds.get(share),
+            }
+            for share in (1, *SHARES)
+        ]
+    record("frontier", COMMAND, {**content, "machine": machine(CPU)})
+
+
+if __name__ == "__main__":
+    main()

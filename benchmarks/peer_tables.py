@@ -1,0 +1,91 @@
+"""The tables beside Torch-Pruning and of the frontier; tables.py writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+SIZES = ("macs", "parameters")
+SIDES = {"ours": "ours", "theirs": "Torch-Pruning"}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and range over seeds, in percent."""
+    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
+    return f"{100 * mean(values):.1f} ({low}–{high})"
+
+
+def pruners_table(run: dict[str, Any]) -> str:
+    """A row a pruner, a column a target, the most accurate at the largest target first."""
+    targets = sorted({row["fewer"] for row in run["rows"]})
+    by_pruner: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in run["rows"]:
+        by_pruner.setdefault((row["side"], row["pruner"]), {})[row["fewer"]] = row
+    order = sorted(by_pruner, key=lambda key: -mean(by_pruner[key][targets[-1]]["test_accuracy"]))
+    heads = " | ".join(f"{target}× fewer MACs" for target in targets)
+    lines = [
+        f"| side | pruner | {heads} | MACs left | parameters left |",
+        "|---|---|" + "---|" * (len(targets) + 2),
+    ]
+    for side, pruner in order:
+        rows = [by_pruner[side, pruner][target] for target in targets]
+        cells = " | ".join(spread(row["test_accuracy"]) for row in rows)
+        left = (
+            ", ".join(f"{mean(row[key]):.1%}" for row in rows) for key in ("macs", "parameters")
+        )
+        lines.append(f"| {SIDES[side]} | {pruner} | {cells} | {' | '.join(left)} |")
+    full = spread(run["full"]["test"])
+    return "\n".join([*lines, "", f"Test accuracy in percent; the full networks reach {full}."])
+
+
+def recipe_words(recipe: dict[str, Any]) -> str:
+    """A recipe in words."""
+    cuts = {1: "one cut", 3: "three cuts"}[recipe["cuts"]]
+    extra = ", distillation" if recipe["distill"] else ""
+    penalty = "group penalty first, then " if recipe["penalty"] else ""
+    return f"{penalty}{recipe['pruner']}, {cuts}, rate {recipe['rate']}{extra}"
+
+
+def recipes_table(run: dict[str, Any]) -> str:
+    """What each side tried, then what its best recipe reaches."""
+    lines = ["| side | tried on seed 0 at 4× fewer MACs | validation |", "|---|---|---|"]
+    for side, found in run["sides"].items():
+        lines += [
+            f"| {SIDES[side]} | {recipe_words(trial)} | {trial['val_accuracy']:.2%} |"
+            for trial in found["trials"]
+        ]
+    targets = list(next(iter(run["sides"].values()))["results"])
+    heads = " | ".join(f"{target}× fewer MACs" for target in targets)
+    lines += ["", f"| side | best recipe | {heads} |", "|---|---|" + "---|" * len(targets)]
+    for side, found in run["sides"].items():
+        cells = " | ".join(spread(found["results"][target]["test_accuracy"]) for target in targets)
+        lines.append(f"| {SIDES[side]} | {recipe_words(found['best'])} | {cells} |")
+    return "\n".join([*lines, "", "The lower table: test accuracy in percent."])
+
+
+def frontier_table(run: dict[str, Any]) -> str:
+    """For each problem a row a size."""
+    names = {"vehicles": "Generated vehicles, full width", "cifar10": "CIFAR-10, quarter width"}
+    lines: list[str] = []
+    for problem, rows in run["problems"].items():
+        lines += [
+            f"{names[problem]}:",
+            "",
+            "| parameters left | MACs left | test accuracy, % | change, points |"
+            " images per second |",
+            "|---|---|---|---|---|",
+        ]
+        full = rows[0]["test_accuracy"]
+        for row in rows:
+            changes = [100 * (a - b) for a, b in zip(row["test_accuracy"], full, strict=True)]
+            change = f"{mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})"
+            speed = row["speed"] or {"middle": 1, "range": [1, 1]}
+            low, high = speed["range"]
+            lines.append(
+                f"| {mean(row['parameters']):.1%} | {mean(row['macs']):.1%} "
+                f"| {spread(row['test_accuracy'])} | {change if row['speed'] else '–'} "
+                f"| ×{speed['middle']:.1f} ({low:.1f}–{high:.1f}) |"
+            )
+        lines.append("")
+    return "\n".join(lines[:-1])
