@@ -12,12 +12,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
+import criteria_tables
 import impact_tables
 import loop_tables
+import peer_tables
 import speed_tables
 from classroom_tables import minutes_table, server_table
 
@@ -152,99 +154,6 @@ def photographs_table() -> str:
     return "\n".join([*rows, "", source_line(run, "photographs")])
 
 
-def criteria_cost_table() -> str:
-    """What scoring costs: a row a criterion."""
-    run = recorded("criteria_cost")
-    rows = ["| criterion | seconds | forward passes |", "|---|---|---|"]
-    for row in run["criteria"]:
-        rows.append(f"| `{row['name']}` | {row['seconds']:.4f} | {row['forward_passes']:.2f} |")
-    return "\n".join(
-        [
-            *rows,
-            "",
-            f"{run['network']}, {run['indices']} indices, {run['images']} images of "
-            f"{run['image_size']} pixels; one forward pass over them takes "
-            f"{run['forward_seconds']:.3f} seconds. {source_line(run, 'criteria_cost')}",
-        ]
-    )
-
-
-def obd_table() -> str:
-    """How far OBD's estimates lie from the exact saliency."""
-    run = recorded("criteria_cost")
-    rows = [
-        "| estimate | probes | seconds | rank correlation | relative error |",
-        "|---|---|---|---|---|",
-    ]
-    for row in run["obd"]:
-        rows.append(
-            f"| {row['estimate']} | {row['probes'] or ''} | {row['seconds']:.1f} "
-            f"| {row['rank_correlation']:.3f} | {row['relative_error']:.2f} |"
-        )
-    return "\n".join(rows)
-
-
-def critical_table() -> str:
-    """Counting what is lost without each filter: ours against a pass per filter."""
-    run = recorded("critical_filters")
-    rows = [
-        "| one pass per filter, s | ours, s | ratio | multiplications, ratio |",
-        "|---|---|---|---|",
-        f"| {run['naive_seconds']:,.0f} | {run['ours_seconds']:,.0f} | {run['ratio']:.1f} "
-        f"| {run['mac_ideal']:.1f} |",
-    ]
-    passes = sum(batch["naive_passes"] for batch in run["batches"])
-    return "\n".join(
-        [
-            *rows,
-            "",
-            f"{run['images']} images, {run['indices']:,} filters. {passes:,} passes of the naive"
-            f" way were timed, {run['counts_compared']:,} counts of right answers compared;"
-            f" {run['counts_different']} differ. {source_line(run, 'critical_filters')}",
-        ]
-    )
-
-
-SELECTIONS = {
-    "layer": "within each layer",
-    "network": "across the network, scores relative to their layer's mean",
-    "raw": "across the network, raw scores",
-}
-
-
-def spread(values: list[float]) -> str:
-    """Mean and range."""
-    return f"{mean(values):.1%} ({min(values):.1%}–{max(values):.1%})"
-
-
-def criteria_block(schedule: str) -> str:
-    """Criteria compared: a table for each way of selecting, the best mean first."""
-    run = recorded("criteria")
-    blocks = []
-    for selection, words in SELECTIONS.items():
-        wanted = (schedule, selection)
-        found = [r for r in run["rows"] if (r["schedule"], r["selection"]) == wanted]
-        if not found:
-            continue
-        rows = [
-            f"{words.capitalize()}:",
-            "",
-            "| criterion | right after surgery | fine-tuned: mean (range) | parameters left |"
-            " MACs left | narrowest layer | scoring, CPU s |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in sorted(found, key=lambda r: -mean(r["accuracy"])):
-            rows.append(
-                f"| {row['criterion']} | {mean(row['accuracy_pruned']):.1%} "
-                f"| {spread(row['accuracy'])} | {mean(row['parameters']):.1%} "
-                f"| {mean(row['macs']):.1%} | {row['narrowest']:.0%} "
-                f"| {row['scoring_seconds']:.3f} |"
-            )
-        blocks.append("\n".join(rows))
-    full = f"The full networks reach {spread(run['full']['accuracy'])}."
-    return "\n\n".join([*blocks, f"{full} {source_line(run, 'criteria')}"])
-
-
 def from_scratch_table() -> str:
     """Pruned networks and others of their size: a row a way to train, over the seeds."""
     run = recorded("from_scratch")
@@ -319,7 +228,10 @@ def readme() -> str:
 BLOCKS = {
     "README.md": {"measured": readme},
     "docs/challenge.md": {"challenge": challenge_table},
-    "docs/criteria.md": {"cost": criteria_cost_table, "obd": obd_table},
+    "docs/criteria.md": {
+        "cost": lambda: measured("criteria_cost", criteria_tables.criteria_cost_table),
+        "obd": lambda: criteria_tables.obd_table(recorded("criteria_cost")),
+    },
     "docs/scaling.md": {
         "steps": lambda: measured("scaling", speed_tables.scaling_table),
         "surgery": lambda: measured("scaling", speed_tables.surgery_table),
@@ -332,9 +244,13 @@ BLOCKS = {
         "laptop time": time_table,
         "real images": real_table,
         "photographs": photographs_table,
-        "critical filters": critical_table,
-        "criteria at once": lambda: criteria_block("one-shot"),
-        "criteria in rounds": lambda: criteria_block("rounds"),
+        "critical filters": lambda: measured("critical_filters", criteria_tables.critical_table),
+        "criteria at once": lambda: measured(
+            "criteria", partial(criteria_tables.criteria_block, schedule="one-shot")
+        ),
+        "criteria in rounds": lambda: measured(
+            "criteria", partial(criteria_tables.criteria_block, schedule="rounds")
+        ),
         "from scratch": from_scratch_table,
         "impact": lambda: impact_tables.written(recorded("impact"), source_line),
         "machinery": lambda: measured(
@@ -344,6 +260,9 @@ BLOCKS = {
             "training_loop", loop_tables.memory_table, loop_tables.folder_table
         ),
         "course clock": lambda: measured("course_clock", loop_tables.clock_table),
+        "pruners": lambda: measured("against_torch_pruning", peer_tables.pruners_table),
+        "recipes": lambda: measured("recipes", peer_tables.recipes_table),
+        "frontier": lambda: measured("frontier", peer_tables.frontier_table),
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
     "docs/teaching.md": {
