@@ -244,8 +244,10 @@ def read_board(board: Path) -> list[Entry]:
     if not board.exists():
         return []
     try:
-        text = io.StringIO(board.read_text(encoding="utf-8"))
-        return [_entry(row) for row in csv.DictReader(text)]
+        rows = csv.DictReader(io.StringIO(board.read_text(encoding="utf-8")))
+        if not {field.name for field in fields(Entry)} <= set(rows.fieldnames or []):
+            raise ValueError("other columns")  # one line of text would pass for an empty board
+        return [_entry(row) for row in rows]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise CourseError(f"{board} isn't a leaderboard: name another --board.") from error
 

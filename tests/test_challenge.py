@@ -199,7 +199,9 @@ def test_a_board_that_cannot_be_written_stays_as_it_was(
     assert board.read_text() == challenge.board_text([])
 
 
-@pytest.mark.parametrize("text", ["name,right\nanna,3\n", "shopping\nmilk\n", "\0\n\0"])
+@pytest.mark.parametrize(
+    "text", ["name,right\nanna,3\n", "shopping\nmilk\n", "notes\n", "", "\0\n\0"]
+)
 def test_another_file_is_no_board(text: str, full: Path, tmp_path: Path, capsys) -> None:
     board = tmp_path / "board.csv"
     board.write_text(text)
