@@ -173,7 +173,7 @@ class Loader:
         images, labels = self.splits[split]
         chosen = chosen.to(images.device)
         pixels = images[chosen].to(self.device).permute(0, 3, 1, 2).float()
-        return (pixels - self.mean) * self.scale, labels[chosen].to(self.device)
+        return pixels.sub_(self.mean).mul_(self.scale), labels[chosen].to(self.device)
 
 
 def _tensors(split: Split, device: torch.device) -> Batch:
