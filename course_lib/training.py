@@ -189,8 +189,8 @@ class Loader:
         images, labels = self.splits[split]
         chosen = chosen.to(images.device)
         pixels = images[chosen].to(self.device).permute(0, 3, 1, 2).float()
-        images = ((pixels - self.mean) * self.scale).contiguous(memory_format=layout(self.device))
-        return images, labels[chosen].to(self.device)
+        images = pixels.sub_(self.mean).mul_(self.scale)  # a copy already: no second one
+        return images.contiguous(memory_format=layout(self.device)), labels[chosen].to(self.device)
 
 
 def _tensors(split: Split, device: torch.device) -> Batch:

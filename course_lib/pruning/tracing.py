@@ -13,10 +13,12 @@ from itertools import chain
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+SAME_SHAPE = {nn.Identity, nn.ReLU, torch.relu, F.relu}  # and batch norms
 
 
 class PruningError(ValueError):
@@ -57,11 +59,18 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
 class _Shapes(fx.Interpreter):
     """Runs a graph on the meta device and notes the shape of every value."""
 
+    # PyTorch would take longest for what changes no shape: so the value itself stands for it.
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and target in SAME_SHAPE:
+            return args[0]
+        return super().call_function(target, args, kwargs)
+
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer, x = self.fetch_attr(target), (*args, *kwargs.values())[0]
-        keeps_shape = type(layer) in NORMS and fits(type(layer).__name__, x.shape)
-        if keeps_shape and layer.num_features == x.shape[1]:
-            return x  # PyTorch would take longest for the layers that change no shape
+        norm = type(layer) in NORMS and fits(type(layer).__name__, x.shape)
+        if type(layer) in SAME_SHAPE or (norm and layer.num_features == x.shape[1]):
+            return x
         tensors = chain(layer.named_parameters(), layer.named_buffers())
         stand_ins = {name: tensor.to("meta") for name, tensor in tensors}
         return functional_call(layer, stand_ins, args, kwargs)
