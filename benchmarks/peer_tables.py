@@ -89,3 +89,17 @@ def frontier_table(run: dict[str, Any]) -> str:
             )
         lines.append("")
     return "\n".join(lines[:-1])
+
+
+def frontier_sentence(run: dict[str, Any]) -> str:
+    """The smallest network on generated vehicles that loses nothing beyond the seeds' spread."""
+    full, *rows = run["problems"]["vehicles"]
+    lowest = min(full["test_accuracy"])
+    kept = [row for row in rows if mean(row["test_accuracy"]) >= lowest]
+    row = min(kept, key=lambda row: mean(row["parameters"]))
+    return (
+        f"One cut instead of sixteen rounds goes further: {mean(row['parameters']):.1%} of the "
+        f"parameters reach {spread(row['test_accuracy'])} % on the test images, the full networks "
+        f"{spread(full['test_accuracy'])} %, at ×{row['speed']['middle']:.1f} images per second "
+        "([the frontier](docs/results.md#the-frontier))."
+    )

@@ -222,7 +222,10 @@ def picture(name: str, folder: str) -> str:
 
 def readme() -> str:
     """The marked part of README.md."""
-    return f"{laptop_table()}\n\n{picture('laptop_accuracy', 'docs/figures/')}"
+    parts = [laptop_table(), picture("laptop_accuracy", "docs/figures/")]
+    if (RECORDED / "frontier.json").exists():
+        parts.insert(1, peer_tables.frontier_sentence(recorded("frontier")))
+    return "\n\n".join(parts)
 
 
 BLOCKS = {
