@@ -178,7 +178,7 @@ def result(case: Case, network: ResNet, loader: Loader) -> dict[str, Any]:
 def summary(results: list[dict[str, Any]], full: dict[str, list[float]]) -> dict[str, Any]:
     """What docs/results.md reads: a row per pruner and target."""
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for line in results:
+    for line in sorted(results, key=lambda line: int(line["seed"])):
         rows.setdefault((line["side"], line["pruner"], line["fewer"]), []).append(line)
     keys = (
         *("accuracy_pruned", "val_accuracy", "test_accuracy"),
