@@ -276,7 +276,8 @@ def from_folder(make: Callable[[], Path], out: Path, width: int, passes: int) ->
 
 def parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """What is measured, by name."""
-    data = load("generated", image_size=None, train=options.images, cache=options.cache)
+    few = dict.fromkeys(("train", "val", "test"), options.images)
+    data = load("generated", image_size=None, cache=options.cache, **few)
     passes = {width: options.passes or WIDTHS[width] for width in options.widths}
     found: dict[str, Callable[[], Any]] = {}
     for width, many in passes.items():
@@ -303,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--widths", type=int, nargs="+", choices=WIDTHS, default=list(WIDTHS))
     parser.add_argument("--passes", type=int, help="rounds of turns; 7 and 5 if not given")
     parser.add_argument("--batches", type=int, default=BATCHES)
-    parser.add_argument("--images", type=int, help="generated images for training")
+    parser.add_argument("--images", type=int, help="generated images of each part")
     parser.add_argument("--photos", type=int, help="images in each folder")
     parser.add_argument("--cache", type=Path, help="where generated images are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-training")
