@@ -72,8 +72,12 @@ def prune_to(
         for images, labels in batches:
             F.cross_entropy(network(images), labels).backward()
     shape = (example.shape[1], example.shape[2], example.shape[3])
-    while count_macs(network, shape) > macs:
+    for _ in range(STEPS):
+        if count_macs(network, shape) <= macs:
+            break
         pruner.step()
+    else:
+        raise CourseError(f"Torch-Pruning's {name} doesn't come down to {macs:,.0f} MACs.")
     network.zero_grad(set_to_none=True)
     return network
 
