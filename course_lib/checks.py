@@ -5,22 +5,27 @@ from __future__ import annotations
 import torch
 
 from course_lib.checkpoint import State
+from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.errors import CourseError
 from course_lib.pruning import find_groups, select
 
 
-def require_removal(state: State, example: torch.Tensor) -> None:
-    """Raise CourseError if options contradict or all rounds would not remove a single filter.
-
-    `example`: [1, C, H, W], as the network takes it.
-    """
-    config = state.config
+def require_cost(config: Config) -> None:
+    """Raise CourseError for a cost that the scores can't be divided by."""
     if config.cost != "none" and (config.scope == "layer" or config.criterion == "critical"):
         raise CourseError(
             "--cost macs needs --scope network, since within a layer every filter costs the same, "
             "and another criterion than critical, whose scores are ranks."
         )
+
+
+def require_removal(state: State, example: torch.Tensor) -> None:
+    """Raise CourseError if all rounds together would not remove a single filter.
+
+    `example`: [1, C, H, W], as the network takes it.
+    """
+    config = state.config
     if config.rounds == 0:
         return
     groups = find_groups(state.network, example)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from course_lib import checkpoint, distributed, interrupt, measure
 from course_lib.answers import balanced_accuracy, confusion, share_right
 from course_lib.checkpoint import State
-from course_lib.checks import require_removal, require_same_data
+from course_lib.checks import require_cost, require_removal, require_same_data
 from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.errors import CourseError
@@ -103,6 +103,7 @@ def iterate(
         network = config.network(len(data.classes), channels, size)
         state = found or checkpoint.new_state(config, network, device)
         if found is None:
+            require_cost(config)
             require_removal(state, torch.zeros(1, channels, size, size))
         require_same_data(state, data)
         return state
