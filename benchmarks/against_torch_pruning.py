@@ -7,16 +7,14 @@ shapes change, 3×3 stem) of a quarter of the width, which differ in their seed 
 each pruner takes each of them to 2, 4 and 8 times fewer multiply-accumulates without training in
 between, and all get the same batches of fine-tuning, which wasn't tuned for either side. "Taylor
 per MAC in 8 steps" was chosen by its validation accuracy on seed 0, so there it is favoured; the
-other seeds had no part in that. The test set is only reported. Each result is a line of
-results.jsonl: what was interrupted goes on when the command is given again. Writes
-data/recorded_runs/against_torch_pruning.json.
+other seeds had no part in that. The test set is only reported. What was interrupted goes on when
+the command is given again. Writes data/recorded_runs/against_torch_pruning.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 
 import peer
 import torch
-from recording import ROOT, lines, record
+from recording import ROOT, in_parts, record
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -35,16 +33,7 @@ from course_lib.data import Data, load
 from course_lib.pruning import CRITERIA, find_groups, prune_until
 from course_lib.report import machine
 from course_lib.resnet import ResNet, load_network, resnet_config, saved_form
-from course_lib.training import (
-    Augmentation,
-    Loader,
-    accuracy,
-    generator,
-    make_optimizer,
-    make_schedule,
-    place,
-    train,
-)
+from course_lib.training import Augmentation, Loader, accuracy, generator, one_cycle, place
 
 COMMAND = "OMP_NUM_THREADS=1 python benchmarks/against_torch_pruning.py --cifar10 DIR"
 CPU = torch.device("cpu")
@@ -79,7 +68,7 @@ OURS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the results, by what decides it."""
+    """One result, by what decides it."""
 
     side: str  # "ours" or "theirs"
     pruner: str
@@ -87,9 +76,9 @@ class Case:
     seed: int
 
 
-def cases(seeds: Iterable[int] = SEEDS) -> Iterator[Case]:
+def cases() -> Iterator[Case]:
     """All there is to do, whole seeds one after the other."""
-    for seed in seeds:
+    for seed in SEEDS:
         for fewer in FEWER:
             yield from (Case("ours", name, fewer, seed) for name in OURS)
             names = [name for name in peer.PRUNERS if name != "group sparsity"]
@@ -99,9 +88,7 @@ def cases(seeds: Iterable[int] = SEEDS) -> Iterator[Case]:
 def fit(network: nn.Module, loader: Loader, phase: str, cycle: dict[str, Any]) -> None:
     """Train in place: one cycle of the learning rate, a fresh optimiser."""
     batches, rate = cycle["batches"], cycle["rate"]
-    optimizer = make_optimizer(network, rate, 0.9, 5e-4)
-    schedule = make_schedule(optimizer, rate, batches, 0.2)
-    for _ in train(network, optimizer, schedule, loader.training_batches(phase, 0, batches)):
+    for _ in one_cycle(network, loader.training_batches(phase, 0, batches), batches, rate):
         pass
 
 
@@ -125,11 +112,13 @@ def base(out: Path, data: Data, loader: Loader, seed: int) -> ResNet:
 def prune_to(
     name: str, full: ResNet, macs: float, batches: list[tuple[Tensor, Tensor]], seed: int
 ) -> nn.Module:
-    """Our cut with at most `macs` multiply-accumulates; its batch norms' statistics are new."""
+    """Our cut with at most `macs` multiply-accumulates."""
     pruner = OURS[name]
     network: nn.Module = full
     start = measure.count_macs(full, IMAGE)
     for step in range(1, pruner.steps + 1):
+        if step > 1:  # what was cut moved the batch norms' statistics, which scores depend on
+            update_bn([images for images, _ in batches], network)
         groups = find_groups(network, torch.zeros(1, *IMAGE))
         draws = generator(seed, name, step)
         scores = CRITERIA[pruner.criterion](network, groups, batches, generator=draws)
@@ -140,7 +129,6 @@ def prune_to(
         small_enough = partial(at_most, target)
         narrow, _ = prune_until(network, groups, scores, small_enough, **options)
         network = place(narrow, CPU)
-        update_bn([images for images, _ in batches], network)
     return network
 
 
@@ -149,8 +137,9 @@ def at_most(macs: float, network: nn.Module) -> bool:
     return measure.count_macs(network, IMAGE) <= macs
 
 
-def result(case: Case, network: ResNet, loader: Loader) -> dict[str, Any]:
-    """One line: what is left of the network and what it answers."""
+def result(case: Case, out: Path, data: Data, loader: Loader) -> dict[str, Any]:
+    """What a pruner leaves of a network, and what that answers."""
+    network = base(out, data, loader, case.seed)
     batches = list(loader.sample(IMAGES))
     target = measure.count_macs(network, IMAGE) / case.fewer
     if case.side == "ours":
@@ -158,16 +147,15 @@ def result(case: Case, network: ResNet, loader: Loader) -> dict[str, Any]:
     else:
         narrow = peer.prune_to(case.pruner, network, target, torch.zeros(1, *IMAGE), batches)
     narrow = place(narrow, CPU)
-    update_bn([images for images, _ in batches], narrow)  # what was cut moved the statistics
+    update_bn([images for images, _ in batches], narrow)
     after_surgery = accuracy(measure.fold(narrow), loader.batches("val", 2_000))
     fit(narrow, loader, "finetune", FINETUNE)
-    count: Callable[[nn.Module], int] = measure.count_parameters
     return {
         **asdict(case),
         "accuracy_pruned": after_surgery,
         "val_accuracy": accuracy(measure.fold(narrow), loader.batches("val")),
         "test_accuracy": accuracy(measure.fold(narrow), loader.batches("test")),
-        "parameters": count(narrow) / count(network),
+        "parameters": measure.count_parameters(narrow) / measure.count_parameters(network),
         "macs": measure.count_macs(narrow, IMAGE) / measure.count_macs(network, IMAGE),
         "narrowest": min(
             layer.out_channels for layer in narrow.modules() if isinstance(layer, nn.Conv2d)
@@ -178,7 +166,7 @@ def result(case: Case, network: ResNet, loader: Loader) -> dict[str, Any]:
 def summary(results: list[dict[str, Any]], full: dict[str, list[float]]) -> dict[str, Any]:
     """What docs/results.md reads: a row per pruner and target."""
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for line in sorted(results, key=lambda line: int(line["seed"])):
+    for line in results:
         rows.setdefault((line["side"], line["pruner"], line["fewer"]), []).append(line)
     keys = (
         *("accuracy_pruned", "val_accuracy", "test_accuracy"),
@@ -204,33 +192,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cifar10", required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-torch-pruning")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="only these")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.jsonl"
     data = load(options.cifar10, image_size=32)
     loaders = {
         seed: Loader(data, CPU, batch_size=BATCH, seed=seed, augmentation=Augmentation())
         for seed in SEEDS
     }
-    done = lines(path) if path.exists() else []
-    keys = list(Case.__annotations__)
-    for case in cases(options.seeds):
-        if any([line[key] for key in keys] == list(asdict(case).values()) for line in done):
-            continue
-        network = base(options.out, data, loaders[case.seed], case.seed)
-        done.append(result(case, network, loaders[case.seed]))
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(done[-1]) + "\n")
-        print(case, f"{done[-1]['val_accuracy']:.4f}", flush=True)
-    if len(done) < len(list(cases())):
-        raise SystemExit("Other seeds are still to be run: nothing is recorded yet.")
+    parts = {
+        f"{case.side}, {case.pruner}, {case.fewer} times fewer, seed {case.seed}": partial(
+            result, case, options.out, data, loaders[case.seed]
+        )
+        for case in cases()
+    }
+    done = in_parts(options.out / "results.json", {"base": BASE, "finetune": FINETUNE}, parts)
     full: dict[str, list[float]] = {"val": [], "test": []}
     for seed in SEEDS:
         network = base(options.out, data, loaders[seed], seed)
         for split, reached in full.items():
             reached.append(round(accuracy(network, loaders[seed].batches(split)), 5))
-    record("against_torch_pruning", COMMAND, summary(done, full))
+    record(
+        "against_torch_pruning", COMMAND, summary([part["result"] for part in done.values()], full)
+    )
     print(f"full network: test {mean(full['test']):.4f}")
 
 

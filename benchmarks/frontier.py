@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
-from recording import ROOT, lines, record
+from recording import ROOT, in_parts, record
 
 from course_lib import measure
 from course_lib.checkpoint import write_whole
@@ -31,7 +31,7 @@ from course_lib.iterate import make_loader
 from course_lib.pruning import find_groups, l1, prune_until
 from course_lib.report import machine
 from course_lib.resnet import ResNet, load_network, saved_form
-from course_lib.training import Loader, accuracy, make_optimizer, make_schedule, place, train
+from course_lib.training import Loader, accuracy, one_cycle, place
 
 COMMAND = "python benchmarks/frontier.py"
 CPU = torch.device("cpu")
@@ -116,12 +116,10 @@ def point(problem: Problem, seed: int, share: float, count: int, out: Path) -> d
     full, loader = parent(problem, seed), problem.loader(seed)
     network = cut(full, share, problem.image)
     if share < 1:
-        optimizer = make_optimizer(network, RATE, 0.9, 5e-4)
-        schedule = make_schedule(optimizer, RATE, count, 0.2)
         batches = loader.training_batches("finetune", 0, count)
-        for _ in train(network, optimizer, schedule, batches):
+        for _ in one_cycle(network, batches, count, RATE):
             pass
-    write_whole(out / f"{problem.name}-{seed}-{share}.pt", partial(torch.save, saved_form(network)))
+    write_whole(kept(out, problem, seed, share, count), partial(torch.save, saved_form(network)))
     folded = measure.fold(network)
     macs = partial(measure.count_macs, image_shape=problem.image)
     return {
@@ -136,22 +134,25 @@ def point(problem: Problem, seed: int, share: float, count: int, out: Path) -> d
     }
 
 
+def kept(out: Path, problem: Problem, seed: int, share: float, count: int) -> Path:
+    """The file of a network."""
+    return out / f"{problem.name}-{seed}-{share}-{count}.pt"
+
+
 def timed(problem: Problem, out: Path) -> dict[float, dict[str, Any]]:
     """Images per second of seed 0's networks against the full one's, at each share."""
     networks = {
-        str(share): load_network(out / f"{problem.name}-0-{share}.pt") for share in (1, *SHARES)
+        str(share): load_network(kept(out, problem, 0, share, BATCHES if share < 1 else 0))
+        for share in (1, *SHARES)
     }
     images = torch.randn(TIMED, *problem.image)
     readings = measure.images_per_second(networks, images, passes=9)
-    ranges = {share: measure.speed_range(readings, str(share), "1") for share in SHARES}
-    middle = {
-        share: sorted(a / b for a, b in zip(readings[str(share)], readings["1"], strict=True))[4]
-        for share in SHARES
-    }
-    return {
-        share: {"middle": round(middle[share], 3), "range": [round(x, 3) for x in ranges[share]]}
-        for share in SHARES
-    }
+    found = {}
+    for share in SHARES:
+        ratios = [a / b for a, b in zip(readings[str(share)], readings["1"], strict=True)]
+        ends = [round(ratio, 3) for ratio in (min(ratios), max(ratios))]
+        found[share] = {"middle": round(median(ratios), 3), "range": ends}
+    return found
 
 
 def main() -> None:
@@ -161,25 +162,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-frontier")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.jsonl"
-    before = lines(path) if path.exists() else []
-    done = {(x["problem"], x["seed"], x["share"], x["batches"]): x for x in before}
     content: dict[str, Any] = {"rate": RATE, "seeds": list(SEEDS), "problems": {}}
     for problem in problems(options.cifar10):
-        for seed in SEEDS:
-            for share, count in sizes(problem):
-                if (problem.name, seed, share, count) in done:
-                    continue
-                line = point(problem, seed, share, count, options.out)
-                done[problem.name, seed, share, count] = line
-                with open(path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(problem.name, seed, share, count, f"{line['val_accuracy']:.4f}", flush=True)
+        parts = {
+            f"seed {seed}, {share:.0%}, {count} batches": partial(
+                point, problem, seed, share, count, options.out
+            )
+            for seed in SEEDS
+            for share, count in sizes(problem)
+        }
+        done = in_parts(options.out / f"{problem.name}.json", {"rate": RATE}, parts)
+        points = [part["result"] for part in done.values()]
         speeds = timed(problem, options.out)
         keys = ("val_accuracy", "test_accuracy", "parameters", "macs")
         rows = []
         for share, count in sizes(problem):
-            found = [done[problem.name, seed, share, count] for seed in SEEDS]
+            found = [x for x in points if (x["share"], x["batches"]) == (share, count)]
             reached = {key: [round(line[key], 5) for line in found] for key in keys}
             rows.append({"share": share, "batches": count, **reached, "speed": speeds.get(share)})
         content["problems"][problem.name] = rows

@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/recipes.py --cifar10 DIR
 
-Goes on from benchmarks/against_torch_pruning.py, in the same folder. Each side begins with the
-pruner that had the best validation accuracy there and gets six trials on one seed at 4 times fewer
-multiply-accumulates: distillation from the unpruned network, other learning rates, three cuts
-instead of one, and one of its own: ours the second-best criterion, theirs training with its group
-penalty first. Validation chooses; then each side's best recipe runs at 2, 4 and 8 times fewer for
-every seed, and the test set is looked at. All have the same number of batches. Resumable; writes
-data/recorded_runs/recipes.json.
+Goes on from the record and the networks of benchmarks/against_torch_pruning.py. Each side begins
+with the pruner that had the best validation accuracy there and gets six trials on one seed at 4
+times fewer multiply-accumulates: distillation from the unpruned network, other learning rates,
+three cuts instead of one, and one of its own: ours the second-best criterion, theirs training with
+its group penalty first. Validation chooses; then each side's best recipe runs at 2, 4 and 8 times
+fewer for every seed, and the test set is looked at. All have the same number of batches. Resumable;
+writes data/recorded_runs/recipes.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import against_torch_pruning as one_cut
 import peer
 import torch
 from against_torch_pruning import BATCH, CPU, FEWER, IMAGE, IMAGES, SEEDS
-from recording import ROOT, lines, record
+from recording import RECORDED, ROOT, lines, record
 from torch import nn
 
 from course_lib import measure
@@ -39,6 +39,7 @@ from course_lib.training import (
     accuracy,
     make_optimizer,
     make_schedule,
+    one_cycle,
     place,
     train,
 )
@@ -76,11 +77,9 @@ def finetune(
     network: nn.Module, loader: Loader, recipe: Recipe, phase: str, batches: int, full: nn.Module
 ) -> None:
     """One cycle of the learning rate, with the full network as the teacher or without."""
-    optimizer = make_optimizer(network, recipe.rate, 0.9, 5e-4)
-    schedule = make_schedule(optimizer, recipe.rate, batches, 0.2)
     teacher = measure.fold(full) if recipe.distill else None
     data = loader.training_batches(phase, 0, batches)
-    for _ in train(network, optimizer, schedule, data, teacher=teacher):
+    for _ in one_cycle(network, data, batches, recipe.rate, teacher=teacher):
         pass
 
 
@@ -172,7 +171,8 @@ def main() -> None:
     parser.add_argument("--cifar10", required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-torch-pruning")
     options = parser.parse_args()
-    before = lines(options.out / "results.jsonl")
+    rows = json.loads((RECORDED / "against_torch_pruning.json").read_text(encoding="utf-8"))["rows"]
+    before = [{**row, "val_accuracy": reached} for row in rows for reached in row["val_accuracy"]]
     notebook = Notebook(options)
     content: dict[str, Any] = {"batches": BATCHES, "seeds": list(SEEDS), "sides": {}}
     for side in ("ours", "theirs"):

@@ -280,11 +280,14 @@ def one_cycle(
     weight_decay: float = 5e-4,
     warm_up: float = 0.2,
     label_smoothing: float = 0.0,
+    teacher: nn.Module | None = None,
 ) -> Iterator[Tensor]:
     """As `train`: `count` batches, a new optimiser, one cycle of the learning rate up to `peak`."""
     optimizer = make_optimizer(network, peak, momentum, weight_decay)
     schedule = make_schedule(optimizer, peak, count, warm_up)
-    return train(network, optimizer, schedule, batches, label_smoothing=label_smoothing)
+    return train(
+        network, optimizer, schedule, batches, label_smoothing=label_smoothing, teacher=teacher
+    )
 
 
 @torch.inference_mode()
