@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import torchvision
+from peer import classifiers, tp
 from recording import RECORDED, ROOT, in_parts, record, source
 from torch import Tensor, nn
 
@@ -37,13 +38,6 @@ from course_lib.measure import count_parameters
 from course_lib.pruning import find_groups, l2, prune, select
 from course_lib.report import machine
 from course_lib.resnet import ResNet, resnet_config
-
-try:
-    import torch_pruning
-except ImportError as error:
-    raise SystemExit(
-        "This benchmark needs Torch-Pruning: pip install -r benchmarks/requirements.txt"
-    ) from error
 
 COMMAND = "OMP_NUM_THREADS=1 python benchmarks/machinery.py"
 FRACTION = 0.5
@@ -62,13 +56,12 @@ def our_step(network: nn.Module, example: Tensor) -> nn.Module:
 
 def their_step(network: nn.Module, example: Tensor, **importance: Any) -> nn.Module:
     """The same by Torch-Pruning's readme; the network itself is changed."""
-    classifier = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    pruner = torch_pruning.pruner.BasePruner(
+    pruner = tp.pruner.BasePruner(
         network,
         example,
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, **importance),
+        importance=tp.importance.GroupMagnitudeImportance(p=2, **importance),
         pruning_ratio=FRACTION,
-        ignored_layers=classifier,
+        ignored_layers=classifiers(network),
     )
     pruner.step()
     return network

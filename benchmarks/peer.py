@@ -15,14 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.errors import CourseError
 from course_lib.measure import count_macs
 
 try:
     import torch_pruning as tp
 except ImportError as error:
-    raise CourseError(
-        "This comparison needs Torch-Pruning: pip install -r benchmarks/requirements.txt"
+    raise SystemExit(
+        "This benchmark needs Torch-Pruning: pip install -r benchmarks/requirements.txt"
     ) from error
 
 Batch = tuple[Tensor, Tensor]
@@ -56,10 +55,13 @@ PRUNERS: dict[str, Callable[..., Any]] = {
 
 def make_pruner(name: str, network: nn.Module, example: Tensor) -> Any:
     """A pruner of `network`, which it changes in place; the classifier keeps its outputs."""
-    ignored = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    return PRUNERS[name](
-        network, example, iterative_steps=STEPS, pruning_ratio=1.0, ignored_layers=ignored
-    )
+    options = {"iterative_steps": STEPS, "pruning_ratio": 1.0}
+    return PRUNERS[name](network, example, ignored_layers=classifiers(network), **options)
+
+
+def classifiers(network: nn.Module) -> list[nn.Module]:
+    """The layers that its documentation says not to prune."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
 
 
 def prune_to(
@@ -77,7 +79,7 @@ def prune_to(
             break
         pruner.step()
     else:
-        raise CourseError(f"Torch-Pruning's {name} doesn't come down to {macs:,.0f} MACs.")
+        raise RuntimeError(f"Torch-Pruning's {name} doesn't come down to {macs:,.0f} MACs.")
     network.zero_grad(set_to_none=True)
     return network
 

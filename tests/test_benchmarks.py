@@ -94,7 +94,8 @@ def test_without_the_peer_one_sentence_says_how_to_get_it(
     benchmark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    monkeypatch.delitem(sys.modules, "machinery", raising=False)
+    for name in ("machinery", "peer"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(SystemExit, match=r"pip install -r benchmarks/requirements\.txt$"):
         benchmark("machinery")
 
