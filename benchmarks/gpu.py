@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import signal
 import statistics
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import ways
-from recording import RECORDED, ROOT, in_parts, lines, record
+from recording import RECORDED, ROOT, in_parts, record, written
 from torch import Tensor, nn
 
 from course_lib import measure
@@ -105,14 +104,9 @@ def paper(setting: Setting, minutes: float) -> dict[str, Any] | None:
         return None
     if status:
         raise SystemExit(status)  # it has said why
-    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    return {
-        "shortened": setting.shorten,
-        "summary": summary,
-        "history": lines(out / "history.jsonl"),
-        "curve": lines(out / "curve.jsonl"),
-        "seconds": round(sum(summary["seconds"].values()), 1),
-    }
+    found = written(out)
+    seconds = round(sum(found["summary"]["seconds"].values()), 1)
+    return {"shortened": setting.shorten, **found, "seconds": seconds}
 
 
 # ---- images per second, full against pruned

@@ -23,8 +23,13 @@ def run(out: Path, *options: str) -> dict[str, Any]:
     if (out / "config.json").exists():
         command.append("--resume")
     subprocess.run(command, check=True, cwd=ROOT)
+    return written(out)
+
+
+def written(out: Path) -> dict[str, Any]:
+    """What a finished run wrote: its summary, history and curve."""
     return {
-        "summary": json.loads((out / "summary.json").read_text()),
+        "summary": json.loads((out / "summary.json").read_text(encoding="utf-8")),
         "history": lines(out / "history.jsonl"),
         "curve": lines(out / "curve.jsonl"),
     }
