@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from criteria_tables import spread
+
 SIZES = ("macs", "parameters")
 SIDES = {"ours": "ours", "theirs": "Torch-Pruning"}
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and range over seeds, in percent."""
-    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
-    return f"{100 * mean(values):.1f} ({low}–{high})"
 
 
 def pruners_table(run: dict[str, Any]) -> str:
@@ -36,7 +31,7 @@ def pruners_table(run: dict[str, Any]) -> str:
         )
         lines.append(f"| {SIDES[side]} | {pruner} | {cells} | {' | '.join(left)} |")
     full = spread(run["full"]["test"])
-    return "\n".join([*lines, "", f"Test accuracy in percent; the full networks reach {full}."])
+    return "\n".join([*lines, "", f"Test accuracy; the full networks reach {full}."])
 
 
 def recipe_words(recipe: dict[str, Any]) -> str:
@@ -61,7 +56,7 @@ def recipes_table(run: dict[str, Any]) -> str:
     for side, found in run["sides"].items():
         cells = " | ".join(spread(found["results"][target]["test_accuracy"]) for target in targets)
         lines.append(f"| {SIDES[side]} | {recipe_words(found['best'])} | {cells} |")
-    return "\n".join([*lines, "", "The lower table: test accuracy in percent."])
+    return "\n".join([*lines, "", "The lower table: test accuracy."])
 
 
 def frontier_table(run: dict[str, Any]) -> str:
@@ -72,7 +67,7 @@ def frontier_table(run: dict[str, Any]) -> str:
         lines += [
             f"{names[problem]}:",
             "",
-            "| parameters left | MACs left | batches | test accuracy, % | change, points |"
+            "| parameters left | MACs left | batches | test accuracy | change, points |"
             " images per second |",
             "|---|---|---|---|---|---|",
         ]
@@ -101,7 +96,7 @@ def frontier_sentence(run: dict[str, Any]) -> str:
     left, speed = mean(row["parameters"]), row["speed"]["middle"]
     return (
         f"One cut and {row['batches']:,} batches instead of sixteen rounds go further: {left:.1%} "
-        f"of the parameters reach {spread(row['test_accuracy'])} % on the test images, the full "
-        f"networks they come from {spread(full['test_accuracy'])} %, at ×{speed:.1f} images per "
+        f"of the parameters reach {spread(row['test_accuracy'])} on the test images, the full "
+        f"networks they come from {spread(full['test_accuracy'])}, at ×{speed:.1f} images per "
         "second ([the frontier](docs/results.md#the-frontier))."
     )
