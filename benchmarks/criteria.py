@@ -6,9 +6,10 @@ Writes data/recorded_runs/criteria.json. Three quarter-width ResNet-18, which di
 only, are trained on generated vehicles. Of each, every criterion removes half of the filters at
 once: within each layer, across the network with scores divided by their layer's mean, and across
 the network with raw scores. All get the same batches of fine-tuning. Then the same half goes in
-eight rounds, within each layer. Each result is a line of results.jsonl: what was interrupted goes
-on when the command is given again, and a criterion that is new is added. About 40 minutes on one
-core.
+eight rounds, within each layer and across the network. Each result is a line of results.jsonl: what
+was interrupted goes on when the command is given again, and a criterion that is new is added. Rows
+of the record are kept where the networks, made anew, validate exactly as the record says;
+`--anew` measures all of them again. About an hour on one core.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from recording import ROOT, lines, record
+from recording import RECORDED, ROOT, lines, record
 
 from course_lib import measure
 from course_lib.checkpoint import write_whole
@@ -65,6 +66,10 @@ class Case:
     draw: int = 0
 
 
+CASE = tuple(Case.__annotations__)
+ROW = CASE[:3]  # what a row of the record is about
+
+
 def cases() -> Iterator[Case]:
     """All there is to do, the main comparison first."""
     # Ablating every filter anew in each round would take longer than all the fine-tuning.
@@ -74,6 +79,7 @@ def cases() -> Iterator[Case]:
         ("one-shot", "network", list(CRITERIA)),
         ("rounds", "layer", unhurried),
         ("one-shot", "raw", list(CRITERIA)),
+        ("rounds", "network", unhurried),
     ):
         for seed in SEEDS:
             for name in names:
@@ -150,26 +156,43 @@ def result(case: Case, network: ResNet, loader: Loader) -> dict[str, Any]:
     }
 
 
-def summary(results: list[dict[str, Any]], full: list[float]) -> dict[str, Any]:
+def settings() -> dict[str, Any]:
+    """What all results have in common."""
+    return {
+        "filters_left": LEFT,
+        "finetune_batches": FINETUNE["batches"],
+        "rounds": ROUNDS,
+        "batches_per_round": PER_ROUND["batches"],
+        "images_scored": IMAGES,
+        "seeds": list(SEEDS),
+        "draws_of_random": DRAWS,
+    }
+
+
+def recorded_before(full: list[float]) -> dict[str, Any]:
+    """The record, if it has these settings and networks that validate as these do; else no rows."""
+    path = RECORDED / "criteria.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = before.get("settings") == settings() and before["full"]["accuracy"] == full
+    return before if same else {"rows": []}
+
+
+def summary(
+    results: list[dict[str, Any]], full: list[float], before: dict[str, Any]
+) -> dict[str, Any]:
     """What the notebook and docs/results.md read: a row per schedule, selection and criterion."""
     rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line in results:
-        rows.setdefault((line["schedule"], line["selection"], line["criterion"]), []).append(line)
+        rows.setdefault(tuple(line[key] for key in ROW), []).append(line)
     keys = ("accuracy_pruned", "accuracy", "parameters", "macs")
     return {
         "full": {"accuracy": full, "batches": BASE["batches"]},
-        "settings": {
-            "filters_left": LEFT,
-            "finetune_batches": FINETUNE["batches"],
-            "rounds": ROUNDS,
-            "batches_per_round": PER_ROUND["batches"],
-            "images_scored": IMAGES,
-            "seeds": list(SEEDS),
-            "draws_of_random": DRAWS,
-        },
-        "rows": [
+        "settings": settings(),
+        "kept": {"rows": len(before["rows"]), **before.get("source", {})},
+        "rows": before["rows"]
+        + [
             {
-                **dict(zip(("schedule", "selection", "criterion"), name, strict=True)),
+                **dict(zip(ROW, name, strict=True)),
                 **{key: [round(line[key], 5) for line in found] for key in keys},
                 "narrowest": round(min(min(line["left"]) for line in found), 4),
                 "scoring_seconds": round(mean(line["scoring_seconds"] for line in found), 4),
@@ -184,26 +207,28 @@ def main() -> None:
     """Run what isn't done yet, then record it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-criteria")
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.jsonl"
+    parser.add_argument("--anew", action="store_true", help="keep no row of the record")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.jsonl"
     data = small_data(train=12_000, val=2_000)
-    networks = {seed: base(out, data, seed) for seed in SEEDS}
+    networks = {seed: base(options.out, data, seed) for seed in SEEDS}
     loaders = {seed: make_loader(data, seed) for seed in SEEDS}
-    done = (
-        {tuple(line[key] for key in Case.__annotations__) for line in lines(path)}
-        if (path.exists())
-        else set()
-    )
+    full = [round(validated(networks[seed], loaders[seed]), 5) for seed in SEEDS]
+    before = {"rows": []} if options.anew else recorded_before(full)
+    kept = {tuple(row[key] for key in ROW) for row in before["rows"]}
+    results = lines(path) if path.exists() else []
+    done = [Case(*(line[key] for key in CASE)) for line in results]
     for case in cases():
-        if tuple(asdict(case).values()) in done:
+        if case in done or tuple(getattr(case, key) for key in ROW) in kept:
             continue
         line = result(case, networks[case.seed], loaders[case.seed])
+        results.append(line)
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(case, f"{line['accuracy_pruned']:.3f} → {line['accuracy']:.3f}", flush=True)
-    full = [round(validated(networks[seed], loaders[seed]), 5) for seed in SEEDS]
-    record("criteria", COMMAND, summary(lines(path), full))
+    found = [line for line in results if tuple(line[key] for key in ROW) not in kept]
+    record("criteria", COMMAND, summary(found, full, before))
 
 
 if __name__ == "__main__":

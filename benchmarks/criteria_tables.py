@@ -92,4 +92,10 @@ def criteria_block(run: dict[str, Any], schedule: str) -> str:
             )
         blocks.append("\n".join(rows))
     full = f"The full networks reach {spread(run['full']['accuracy'])}."
-    return "\n\n".join([*blocks, f"{full}"])
+    kept = run.get("kept", {"rows": 0})
+    if kept["rows"]:
+        full += (
+            f" The first {kept['rows']} of all {len(run['rows'])} rows were measured on "
+            f"{kept['date']}; the networks, made anew, validate exactly as then."
+        )
+    return "\n\n".join([*blocks, full])
