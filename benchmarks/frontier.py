@@ -2,11 +2,12 @@
 
     python benchmarks/frontier.py [--cifar10 DIR]
 
-Goes on from benchmarks/laptop.py (the trained full-width networks for generated vehicles) and, with
-`--cifar10`, from benchmarks/against_torch_pruning.py (quarter width). Of each seed's full network
-one cut by L1 norm within each layer makes a network of each size, and all get the same batches of
-fine-tuning. The networks are kept, and timed at the end in one alternating pass: nothing else
-should run then. Resumable. Writes data/recorded_runs/frontier.json.
+For generated vehicles it goes on from benchmarks/laptop.py (full width); with `--cifar10` it draws
+that of CIFAR-10 instead, from the networks of benchmarks/against_torch_pruning.py or recipes.py
+(quarter width). Of each seed's full network one cut by L1 norm within each layer makes a network of
+each size, and all get the same batches of fine-tuning. The networks are kept, and timed at the end
+in one alternating pass: nothing else should run then. Resumable. Writes
+data/recorded_runs/frontier.json or frontier_cifar10.json.
 """
 
 from __future__ import annotations
@@ -52,33 +53,31 @@ class Problem:
     image: tuple[int, int, int]
 
 
-def problems(cifar10: str | None) -> list[Problem]:
-    """Generated vehicles at full width; CIFAR-10 at a quarter of it, if it is at hand."""
+def make_loader_of(source: str, size: int | None, batch: int, seed: int) -> Loader:
+    """Batches of a data set, as a run of this seed has them."""
+    config = replace(PRESETS["laptop"], batch_size=batch, seed=seed)
+    # The images depend on the seed in a run too.
+    return make_loader(config, load(source, image_size=size, seed=seed), CPU)
 
-    def loader(source: str, size: int | None, batch: int, seed: int) -> Loader:
-        config = replace(PRESETS["laptop"], batch_size=batch, seed=seed)
-        # The images depend on the seed in a run too.
-        return make_loader(config, load(source, image_size=size, seed=seed), CPU)
 
-    runs = ROOT / "runs"
-    found = [
-        Problem(
-            "vehicles",
-            lambda seed: runs / "bench-laptop" / f"seed{seed}" / "full.pt",
-            partial(loader, "generated", None, 64),
-            (3, 48, 48),
-        )
-    ]
-    if cifar10:
-        found.append(
-            Problem(
-                "cifar10",
-                lambda seed: runs / "bench-torch-pruning" / f"full{seed}.pt",
-                partial(loader, cifar10, 32, 128),
-                (3, 32, 32),
-            )
-        )
-    return found
+def vehicles() -> Problem:
+    """Generated vehicles at full width."""
+    return Problem(
+        "vehicles",
+        lambda seed: ROOT / "runs" / "bench-laptop" / f"seed{seed}" / "full.pt",
+        partial(make_loader_of, "generated", None, 64),
+        (3, 48, 48),
+    )
+
+
+def cifar10(folder: str) -> Problem:
+    """CIFAR-10 at a quarter of the width."""
+    return Problem(
+        "cifar10",
+        lambda seed: ROOT / "runs" / "bench-torch-pruning" / f"full{seed}.pt",
+        partial(make_loader_of, folder, 32, 128),
+        (3, 32, 32),
+    )
 
 
 def parent(problem: Problem, seed: int) -> ResNet:
@@ -162,27 +161,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-frontier")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {"rate": RATE, "seeds": list(SEEDS), "problems": {}}
-    for problem in problems(options.cifar10):
-        parts = {
-            f"seed {seed}, {share:.0%}, {count} batches": partial(
-                point, problem, seed, share, count, options.out
-            )
-            for seed in SEEDS
-            for share, count in sizes(problem)
-        }
-        done = in_parts(options.out / f"{problem.name}.json", {"rate": RATE}, parts)
-        points = [part["result"] for part in done.values()]
-        speeds = timed(problem, options.out)
-        keys = ("val_accuracy", "test_accuracy", "parameters", "macs")
-        rows = []
-        for share, count in sizes(problem):
-            found = [x for x in points if (x["share"], x["batches"]) == (share, count)]
-            reached = {key: [round(line[key], 5) for line in found] for key in keys}
-            rows.append({"share": share, "batches": count, **reached, "speed": speeds.get(share)})
-        content["problems"][problem.name] = rows
-    command = f"{COMMAND} --cifar10 DIR" if options.cifar10 else COMMAND
-    record("frontier", command, {**content, "machine": machine(CPU)})
+    problem = cifar10(options.cifar10) if options.cifar10 else vehicles()
+    parts = {
+        f"seed {seed}, {share:.0%}, {count} batches": partial(
+            point, problem, seed, share, count, options.out
+        )
+        for seed in SEEDS
+        for share, count in sizes(problem)
+    }
+    done = in_parts(options.out / f"{problem.name}.json", {"rate": RATE}, parts)
+    points = [part["result"] for part in done.values()]
+    speeds = timed(problem, options.out)
+    keys = ("val_accuracy", "test_accuracy", "parameters", "macs")
+    rows = []
+    for share, count in sizes(problem):
+        found = [x for x in points if (x["share"], x["batches"]) == (share, count)]
+        reached = {key: [round(line[key], 5) for line in found] for key in keys}
+        rows.append({"share": share, "batches": count, **reached, "speed": speeds.get(share)})
+    content = {"rate": RATE, "seeds": list(SEEDS), "rows": rows, "machine": machine(CPU)}
+    if options.cifar10:
+        record("frontier_cifar10", f"{COMMAND} --cifar10 DIR", content)
+    else:
+        record("frontier", COMMAND, content)
 
 
 if __name__ == "__main__":

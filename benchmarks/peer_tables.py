@@ -60,36 +60,30 @@ def recipes_table(run: dict[str, Any]) -> str:
 
 
 def frontier_table(run: dict[str, Any]) -> str:
-    """For each problem a row a size."""
-    names = {"vehicles": "Generated vehicles, full width", "cifar10": "CIFAR-10, quarter width"}
-    lines: list[str] = []
-    for problem, rows in run["problems"].items():
-        lines += [
-            f"{names[problem]}:",
-            "",
-            "| parameters left | MACs left | batches | test accuracy | change, points |"
-            " images per second |",
-            "|---|---|---|---|---|---|",
-        ]
-        full = rows[0]["test_accuracy"]
-        for row in rows:
-            changes = [100 * (a - b) for a, b in zip(row["test_accuracy"], full, strict=True)]
-            change = f"{mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})"
-            speed = row["speed"] or {"middle": 1, "range": [1, 1]}
-            low, high = speed["range"]
-            size = f"{mean(row['parameters']):.1%} | {mean(row['macs']):.1%}"
-            speed_words = f"×{speed['middle']:.1f} ({low:.1f}–{high:.1f})"
-            lines.append(
-                f"| {size} | {row['batches'] or '–'} | {spread(row['test_accuracy'])} "
-                f"| {change if row['speed'] else '–'} | {speed_words} |"
-            )
-        lines.append("")
-    return "\n".join(lines[:-1])
+    """A row a size."""
+    lines = [
+        "| parameters left | MACs left | batches | test accuracy | change, points |"
+        " images per second |",
+        "|---|---|---|---|---|---|",
+    ]
+    full = run["rows"][0]["test_accuracy"]
+    for row in run["rows"]:
+        changes = [100 * (a - b) for a, b in zip(row["test_accuracy"], full, strict=True)]
+        change = f"{mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})"
+        speed = row["speed"] or {"middle": 1, "range": [1, 1]}
+        low, high = speed["range"]
+        size = f"{mean(row['parameters']):.1%} | {mean(row['macs']):.1%}"
+        speed_words = f"×{speed['middle']:.1f} ({low:.1f}–{high:.1f})"
+        lines.append(
+            f"| {size} | {row['batches'] or '–'} | {spread(row['test_accuracy'])} "
+            f"| {change if row['speed'] else '–'} | {speed_words} |"
+        )
+    return "\n".join(lines)
 
 
 def frontier_sentence(run: dict[str, Any]) -> str:
     """The smallest network on generated vehicles that loses nothing beyond the seeds' spread."""
-    full, *rows = run["problems"]["vehicles"]
+    full, *rows = run["rows"]
     lowest = min(full["test_accuracy"])
     kept = [row for row in rows if mean(row["test_accuracy"]) >= lowest]
     row = min(kept, key=lambda row: (mean(row["parameters"]), row["batches"]))

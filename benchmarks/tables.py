@@ -266,6 +266,7 @@ BLOCKS = {
         "pruners": lambda: measured("against_torch_pruning", peer_tables.pruners_table),
         "recipes": lambda: measured("recipes", peer_tables.recipes_table),
         "frontier": lambda: measured("frontier", peer_tables.frontier_table),
+        "frontier cifar10": lambda: measured("frontier_cifar10", peer_tables.frontier_table),
         "laptop figures": lambda: "\n\n".join(picture(name, "figures/") for name in figures()),
     },
     "docs/teaching.md": {
