@@ -37,7 +37,7 @@ class Stop:
 
 STOPS = (
     Stop("00", (), "reading Python", "", (0, 0)),
-    Stop("01", ("00",), "straight lines and their slope", "second derivatives", (1, 0)),
+    Stop("01", ("00",), "straight lines; what a derivative is", "second derivatives", (1, 0)),
     Stop("02", ("01",), "", "", (2, 0)),
     Stop("03", ("02",), "derivatives and the chain rule", ALL_OF_IT, (3, 0)),
     Stop("04", ("02",), "", "", (2, 1)),

@@ -27,7 +27,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 lambda before, after: 1 - after / before,
-                "You gave the share that was removed: asked for is the share that is still there.",
+                "You gave the share that was removed: the exercise asks for what is still there.",
             ),
             Mistake(
                 lambda before, after: before / after,
@@ -35,7 +35,7 @@ EXERCISES = (
             ),
             Mistake(
                 lambda before, after: 100 * after / before,
-                "You gave a percentage: asked for is a share, a number from 0 to 1.",
+                "You gave a percentage: the exercise asks for a share, a number from 0 to 1.",
             ),
             Mistake(
                 lambda before, after: after // before,
@@ -43,7 +43,7 @@ EXERCISES = (
             ),
             Mistake(
                 lambda before, after: before - after,
-                "You gave how many were removed: asked for is a share of what was there before.",
+                "You gave how many were removed: the exercise asks for a share of what was there.",
             ),
         ),
     ),
