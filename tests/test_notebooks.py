@@ -6,6 +6,8 @@ tests see to it that there is enough it does compare.
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 import re
 from itertools import pairwise
@@ -159,3 +161,24 @@ def test_states_the_time_it_takes(path: Path) -> None:
     stated = STATED.search(course.read(path).cells[0].source)
     assert stated, "the first cell says: running all cells takes about N s"
     assert record["seconds"] / 1.5 <= float(stated.group(1)) <= record["seconds"] * 1.5
+
+
+def bound(tree: ast.AST) -> set[str]:
+    """The names that a cell itself binds, not those inside its functions and comprehensions."""
+    inside = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        if not isinstance(node, (*inside, ast.GeneratorExp)):
+            found |= bound(node)
+    return found
+
+
+@every
+def test_no_cell_takes_a_name_of_pythons(path: Path) -> None:
+    """A cell that calls a number `round` breaks every later answer that rounds."""
+    for cell in course.code_cells(course.read(path)):
+        assert not bound(ast.parse(cell.source)) & set(dir(builtins)), cell.id
