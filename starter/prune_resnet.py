@@ -154,7 +154,7 @@ def main() -> None:
     network.fc = nn.Linear(network.fc.in_features, len(classes))
     full = best = network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     train(full, data["train"], o.epochs, o.rate)
-    needed = accuracy(full, data["val"]) - o.tolerance
+    needed = max(0.0, accuracy(full, data["val"]) - o.tolerance)
     sizes = counts = [len(score(full, group)) for group in find_groups(full)]
     for number in range(1, o.rounds + 1):  # from the start: small layers neither stall nor drift
         tried = [max(2, int(n * (1 - o.fraction) ** number + 0.5)) for n in sizes]

@@ -31,7 +31,7 @@ def agreement_figure(names: Sequence[str], values: np.ndarray) -> Figure:
             f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−"),
             ha="center",
             va="center",
-            fontsize=SMALL,
+            fontsize=SMALL - 1,  # else negative neighbours touch
             color="white" if value > 0.71 else BLACK,
         )
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=SMALL)
@@ -56,8 +56,8 @@ def widths_figure(shares: Mapping[str, Sequence[float]], names: Sequence[str]) -
 def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
     """Accuracy after fine-tuning by criterion, one panel per way of selecting.
 
-    rows: `selection`, `criterion`, `accuracy` (a list, one per network), of one schedule. A small
-    mark per network, a large one for their mean; the line is the mean of the random criterion.
+    rows: `selection`, `criterion`, `accuracy` (a list, one per network), of one schedule. A mark
+    per network, a bar at their mean; the line is the mean of the random criterion.
     """
     figure = Figure(figsize=(WIDTH, 4.4), dpi=100, layout="constrained")
     panels = figure.subplots(1, len(RULES), sharex=True, sharey=True)
@@ -84,8 +84,8 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
 
 def _dots(axes: Axes, place: int, values: Sequence[float], control: bool) -> None:
     marker, colour = ("s", RED) if control else ("o", BLUE)
-    axes.plot(values, [place] * len(values), ls="none", marker=".", ms=5, color="0.45")
-    axes.plot(np.mean(values), place, marker=marker, ms=8, color=colour, mec=BLACK, mew=0.6)
+    axes.plot([np.mean(values)] * 2, [place - 0.36, place + 0.36], color=colour, lw=3)
+    axes.plot(values, [place] * len(values), marker, color="white", ms=5, mec=BLACK, mew=0.8)
 
 
 def filters_on(
@@ -113,11 +113,11 @@ def filters_on(
     columns = 4 if len(order) <= 16 else 8
     mosaic, side = _mosaic(weight[order], columns)
     right.imshow(mosaic, cmap="Greys", interpolation="nearest")
+    small = {"ms": 9, "mew": 2} if columns == 4 else {"ms": 4.5, "mew": 1.2}
     for place in np.flatnonzero(gone[order]):
         row, column = divmod(int(place), columns)
-        right.plot(
-            (column + 0.5) * side - 1, (row + 0.5) * side - 1, marker="x", color=RED, ms=9, mew=2
-        )
+        at = (column + 0.5) * side - 1, (row + 0.5) * side - 1
+        right.plot(*at, marker="x", color=RED, **small)
     right.axis("off")
 
 

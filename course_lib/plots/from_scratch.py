@@ -56,14 +56,17 @@ def dots(axes: Axes, rows: Sequence[Row]) -> None:
 def against_compute(axes: Axes, rows: Sequence[Row], unit: float, finding: bool) -> None:
     """Accuracy of every seed against compute, in units of the pruned network's own.
 
-    finding: whether what it cost to find a network counts as well as training it.
+    finding: whether what it cost to find a network counts as well as training it. Marks of one cost
+    are drawn side by side.
     """
-    for arm in arms_of(rows):
+    arms = arms_of(rows)
+    for number, arm in enumerate(arms):
         label, colour, mark = ARMS[arm]
         chosen = of_arm(rows, arm)
         spent = [row["compute"] + finding * row["compute_before"] for row in chosen]
         accuracies = [row["test_accuracy"] for row in chosen]
-        at = [value / unit for value in spent]
+        aside = 1.06 ** (number - len(arms) / 2)
+        at = [value / unit * aside for value in spent]
         axes.plot(at, accuracies, mark, color=colour, ms=7, mec=BLACK, mew=0.5, label=label)
     axes.set_xscale("log")
     axes.set_xlim(0.15, 5)

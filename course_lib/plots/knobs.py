@@ -57,24 +57,22 @@ def recovery_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]])
     """Accuracy after a surgery, relative to the full network's, by batches of fine-tuning.
 
     curves: name of a set of rounds → for each of its rounds (batches since surgery, difference).
-    The line is the median of a set, the band holds the middle half of it.
+    The line is the median of a set, the bars hold the middle half of it; sets stand side by side.
     """
     figure, axes = blank("batches since the surgery", "points against the full network", (8, 3.8))
     styles = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (RED, "^", ":"))
-    for (name, rounds), (color, marker, dashes) in zip(curves.items(), styles, strict=False):
-        steps = [batch for batch, _ in rounds[0]]
+    for number, (name, rounds) in enumerate(curves.items()):
+        color, marker, dashes = styles[number]
+        steps = [batch + 0.6 * (number - 1) for batch, _ in rounds[0]]
         columns = [sorted(100 * curve[i][1] for curve in rounds) for i in range(len(steps))]
         quarter = len(rounds) // 4
-        axes.fill_between(
-            steps,
-            [column[quarter] for column in columns],
-            [column[-1 - quarter] for column in columns],
-            color=color,
-            alpha=0.15,
-            lw=0,
-        )
         middle = [median(column) for column in columns]
-        axes.plot(steps, middle, color=color, marker=marker, ls=dashes, lw=1.8, label=name)
+        ends = [
+            [m - column[quarter] for m, column in zip(middle, columns, strict=True)],
+            [column[-1 - quarter] - m for m, column in zip(middle, columns, strict=True)],
+        ]
+        style = {"marker": marker, "ls": dashes, "lw": 1.8, "elinewidth": 1.2, "capsize": 3}
+        axes.errorbar(steps, middle, yerr=ends, color=color, label=name, **style)
     axes.axhline(0, color="0.4", lw=0.8)
     axes.axhline(-2, color="0.4", lw=0.8, ls=(0, (1, 2)))
     axes.annotate("tolerance", (axes.get_xlim()[1], -2), ha="right", va="bottom", fontsize=SMALL)
