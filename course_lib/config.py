@@ -73,6 +73,9 @@ class Config:
     rate: float = _option(0.1, "highest learning rate of the first training", above=0)
     finetune_batches: int = _option(50, "batches of fine-tuning per round", low=1)
     finetune_rate: float = _option(0.03, "highest learning rate of a round's fine-tuning", above=0)
+    distill: float = _option(
+        0.0, "share of the fine-tuning loss that follows the full network", low=0, high=1
+    )
     warm_up: float = _option(0.2, "share of each cycle in which the rate rises", above=0, below=1)
     momentum: float = _option(0.9, "momentum of SGD", above=0, below=1)
     weight_decay: float = _option(5e-4, "weight decay of SGD", low=0)

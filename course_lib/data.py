@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -48,6 +49,15 @@ class Data:
     mean: tuple[float, ...]  # per channel, of train pixels in [0, 1]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()  # what was left out or decided, one sentence each, by name
+
+    def about(self) -> dict[str, Any]:
+        """What somebody needs to use a network trained on it: classes, how images are prepared."""
+        return {
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "image_size": self.train.images.shape[1],
+        }
 
 
 def load(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from course_lib import checkpoint, distributed, interrupt, measure
@@ -27,7 +27,7 @@ from course_lib.data import Data
 from course_lib.errors import CourseError
 from course_lib.pruning import CRITERIA, carry_optimizer, find_groups, prune, select
 from course_lib.pruning.groups import Group
-from course_lib.resnet import ResNet, config_of, saved_form
+from course_lib.resnet import ResNet, config_of, from_saved, saved_form
 from course_lib.training import (
     Augmentation,
     Loader,
@@ -139,6 +139,8 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
         run.loader.training_batches(state.phase, state.batch, state.phase_batches),
         precision=run.precision,
         label_smoothing=config.label_smoothing,
+        teacher=_teacher(run),
+        distill=config.distill,
     )
     # Inside a batch the weights and the counts don't agree: a signal to stop waits for its end.
     with interrupt.held() as stop:
@@ -158,6 +160,14 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
                 after_batch(state)
             if asked:
                 stop.raise_if_asked()
+
+
+def _teacher(run: Run) -> nn.Module | None:
+    """The full network, if fine-tuning is to follow its answers."""
+    full = run.state.full
+    if full is None or not run.state.config.distill:
+        return None
+    return place(measure.fold(from_saved(full)), run.loader.device)
 
 
 def _require_finite(loss: Tensor, state: State) -> None:
@@ -250,21 +260,11 @@ def _record(run: Run, reached: float, balanced: float, passed: bool) -> None:
     }
     state.history.append(line)
     if passed:
-        state.passed = saved_form(network, **about(run.data))
+        state.passed = saved_form(network, **run.data.about())
     if state.round == 0:
         state.full = state.passed
     if not run.bar.disable:
         run.bar.write(describe(line, state.history[0]))
-
-
-def about(data: Data) -> dict[str, Any]:
-    """What somebody needs to use a saved network: its classes, and how images are standardised."""
-    return {
-        "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "image_size": data.train.images.shape[1],
-    }
 
 
 def describe(line: dict[str, Any], full: dict[str, Any]) -> str:

@@ -303,16 +303,17 @@ def saved_form(network: ResNet, **more: Any) -> dict[str, Any]:
     return {"config": config_of(network).to_dict(), "state_dict": state, **more}
 
 
-def load_network(path: str | Path) -> ResNet:
-    """The network in a file written from `saved_form`, on the CPU, in evaluation mode.
+def from_saved(saved: dict[str, Any]) -> ResNet:
+    """The network of a `saved_form`, on the CPU, in evaluation mode."""
+    network = ResNet(ResNetConfig.from_dict(saved["config"]))
+    network.load_state_dict(saved["state_dict"])
+    return network.eval()
 
-    Raises CourseError for a file that isn't there, is damaged or holds something else.
-    """
+
+def load_network(path: str | Path) -> ResNet:
+    """As `from_saved`, from a file. Raises CourseError where that is absent, damaged or foreign."""
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        network = ResNet(ResNetConfig.from_dict(saved["config"]))
-        network.load_state_dict(saved["state_dict"])
+        return from_saved(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # torch.load raises whatever its file makes it raise
         why = f"{path} isn't there or isn't a network that course_lib wrote: name another file."
         raise CourseError(why) from error
-    return network.eval()

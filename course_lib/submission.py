@@ -21,7 +21,6 @@ import torch
 from course_lib.checkpoint import write_whole
 from course_lib.data import GENERATED_SIZE, Data
 from course_lib.errors import CourseError
-from course_lib.iterate import about
 from course_lib.measure import count_macs, count_parameters
 from course_lib.resnet import ResNet, ResNetConfig, saved_form
 from course_lib.vehicles import CLASSES
@@ -46,7 +45,7 @@ def save_submission(network: ResNet, data: Data, path: str | Path) -> None:
 
     Raises CourseError if the file can't be written.
     """
-    write_whole(Path(path), partial(torch.save, saved_form(network, **about(data))))
+    write_whole(Path(path), partial(torch.save, saved_form(network, **data.about())))
 
 
 def read_submission(path: Path) -> Submission:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from command_line import QUICK, contents, course, refused
 
-from course_lib import challenge, data, iterate, resnet, small, submission, training, vehicles
+from course_lib import challenge, data, resnet, small, submission, training, vehicles
 from course_lib.challenge import Entry, enter
 from course_lib.errors import CourseError
 
@@ -414,4 +414,4 @@ def test_help_names_the_defaults(capsys) -> None:
 def test_the_bounds_admit_every_standard_network() -> None:
     for depth in resnet.DEPTHS:
         submission._require_size(resnet.resnet_config(depth, 8))
-    assert iterate.about(small.small_data(test=1, progress=False))["image_size"] == 48
+    assert small.small_data(test=1, progress=False).about()["image_size"] == 48

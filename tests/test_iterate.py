@@ -9,6 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from tiny import TINY, tiny_data
 
 from course_lib import checkpoint, measure, report
+from course_lib import iterate as loop
 from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
 from course_lib.errors import CourseError
@@ -226,6 +227,35 @@ def test_filters_can_go_by_what_they_cost(tmp_path, cost, normalise):
     keep = select(scores, fraction=0.2, scope="network", cap=0.9, floor=2, normalise=False)
     widths = {name: len(kept) for name, kept in keep.items()}
     assert widths == state.history[1]["widths"] != state.history[0]["widths"]
+
+
+def test_fine_tuning_can_follow_the_full_network(finished, tmp_path, monkeypatch):
+    taught, plain = [], loop.train
+
+    def spy(*parts, teacher=None, distill=0.9, **options):
+        taught.append((teacher, distill))
+        return plain(*parts, teacher=teacher, distill=distill, **options)
+
+    monkeypatch.setattr(loop, "train", spy)
+    config = replace(TINY, distill=0.75)
+    state = run(config, tmp_path / "whole")
+    assert [share for _, share in taught] == [0.75] * 4 and taught[0][0] is None
+    full = load_network(tmp_path / "whole" / "full.pt")
+    images = torch.randn(8, 3, 16, 16)
+    for teacher, _ in taught[1:]:
+        torch.testing.assert_close(teacher(images), full(images), rtol=1e-4, atol=1e-5)
+    untaught = finished[0].network.state_dict()
+    mine = state.network.state_dict()
+    assert any(not torch.equal(mine[name], untaught[name]) for name in mine)
+
+    def interrupt(state: State) -> None:
+        if state.batches == 33:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "killed", after_batch=interrupt)
+    resumed = run(config, tmp_path / "killed", resume=True).network.state_dict()
+    assert all(torch.equal(mine[name], resumed[name]) for name in mine)
 
 
 def test_a_criterion_sees_the_same_training_images_every_round(tmp_path, monkeypatch):
