@@ -56,7 +56,8 @@ def test_identical_files_stay_in_one_part(tmp_path: Path) -> None:
     assert len(set.union(*parts)) == 80
     assert sum(len(found.parts[part][1]) for part in PARTS) == 111
     assert "31 images are exact copies" in found.notes[0]
-    assert "1 images lie in more than one class: " in found.notes[1]
+    assert "1 image lies in more than one class: " in found.notes[1]
+    assert "b/wrong.png = a/" in found.notes[1]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60))

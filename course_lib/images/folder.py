@@ -218,9 +218,11 @@ def _copy_notes(groups: Sequence[Group]) -> list[str]:
     copies = sum(len(group.files) - 1 for group in groups)
     if copies:
         notes.append(f"{copies} images are exact copies of others and stay in the same part.")
-    torn = [g.files[0].path for g in groups if len({file.class_name for file in g.files}) > 1]
+    places = [{file.class_name: file.path for file in group.files} for group in groups]
+    torn = [" = ".join(place.values()) for place in places if len(place) > 1]
     if torn:
-        notes.append(f"{len(torn)} images lie in more than one class: {named(torn)}.")
+        lie = "images lie" if len(torn) > 1 else "image lies"
+        notes.append(f"{len(torn)} {lie} in more than one class: {named(torn)}.")
     trees = Counter(group.content for group in groups)
     first = {group.content: group.files[0].path for group in groups}
     leaks = sorted(first[content] for content, count in trees.items() if count > 1)
