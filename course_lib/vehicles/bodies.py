@@ -1,6 +1,6 @@
 """Draws one vehicle: seven body types as outlines, from the side, three quarters or head-on.
 
-Used by `vehicles.py`, which puts the vehicles into a street. Coordinates run from 0 to 1 over the
+Used by `scene.py`, which puts the vehicles into a street. Coordinates run from 0 to 1 over the
 picture, so that a drawing does not depend on its size in pixels.
 """
 
