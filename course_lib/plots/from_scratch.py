@@ -59,14 +59,18 @@ def against_compute(axes: Axes, rows: Sequence[Row], unit: float, finding: bool)
     finding: whether what it cost to find a network counts as well as training it. Marks of one cost
     are drawn side by side.
     """
-    arms = arms_of(rows)
-    for number, arm in enumerate(arms):
+    costs = {
+        arm: [
+            (row["compute"] + finding * row["compute_before"]) / unit for row in of_arm(rows, arm)
+        ]
+        for arm in arms_of(rows)
+    }
+    for arm, spent in costs.items():
         label, colour, mark = ARMS[arm]
-        chosen = of_arm(rows, arm)
-        spent = [row["compute"] + finding * row["compute_before"] for row in chosen]
-        accuracies = [row["test_accuracy"] for row in chosen]
-        aside = 1.06 ** (number - len(arms) / 2)
-        at = [value / unit * aside for value in spent]
+        accuracies = [row["test_accuracy"] for row in of_arm(rows, arm)]
+        near = [other for other in costs if abs(costs[other][0] / spent[0] - 1) < 0.1]
+        aside = 1.08 ** (near.index(arm) - (len(near) - 1) / 2)
+        at = [cost * aside for cost in spent]
         axes.plot(at, accuracies, mark, color=colour, ms=7, mec=BLACK, mew=0.5, label=label)
     axes.set_xscale("log")
     axes.set_xlim(0.15, 5)

@@ -71,8 +71,8 @@ def recovery_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]])
             [m - column[quarter] for m, column in zip(middle, columns, strict=True)],
             [column[-1 - quarter] - m for m, column in zip(middle, columns, strict=True)],
         ]
-        style = {"marker": marker, "ls": dashes, "lw": 1.8, "elinewidth": 1.2, "capsize": 3}
-        axes.errorbar(steps, middle, yerr=ends, color=color, label=name, **style)
+        axes.errorbar(steps, middle, ends, fmt="none", ecolor=color, elinewidth=1.2, capsize=3)
+        axes.plot(steps, middle, color=color, marker=marker, ls=dashes, lw=1.8, label=name)
     axes.axhline(0, color="0.4", lw=0.8)
     axes.axhline(-2, color="0.4", lw=0.8, ls=(0, (1, 2)))
     axes.annotate("tolerance", (axes.get_xlim()[1], -2), ha="right", va="bottom", fontsize=SMALL)
