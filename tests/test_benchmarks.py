@@ -193,3 +193,25 @@ def test_the_clock_of_the_course_is_recorded(
     made_runs = ["setup", "run PRESET=smoke", "setup", "run PRESET=laptop"]
     assert called == ["setup", "test", *made_runs]
     assert len(rows(tables.clock_table(run))) == 4
+
+
+# ---- criteria
+
+
+def test_rows_are_kept_only_with_the_same_networks_and_settings(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    criteria = benchmark("criteria")
+    before = json.loads((criteria.RECORDED / "criteria.json").read_text(encoding="utf-8"))
+    full = before["full"]["accuracy"]
+    assert criteria.recorded_before(full)["rows"] == before["rows"]
+    assert criteria.recorded_before([*full[:-1], full[-1] + 0.0005])["rows"] == []
+    monkeypatch.setattr(criteria, "IMAGES", criteria.IMAGES + 1)
+    assert criteria.recorded_before(full)["rows"] == []
+
+
+def test_criteria_cut_in_rounds_across_the_network_too(benchmark: Any) -> None:
+    criteria = benchmark("criteria")
+    found = {(case.schedule, case.selection, case.criterion) for case in criteria.cases()}
+    assert ("rounds", "network", "l1") in found and ("rounds", "network", "critical") not in found
+    assert len(set(criteria.cases())) == len(list(criteria.cases()))
