@@ -52,10 +52,16 @@ def recipes_table(run: dict[str, Any]) -> str:
         ]
     targets = list(next(iter(run["sides"].values()))["results"])
     heads = " | ".join(f"{target}× fewer MACs" for target in targets)
-    lines += ["", f"| side | best recipe | {heads} |", "|---|---|" + "---|" * len(targets)]
+    lines += [
+        "",
+        f"| side | best recipe | {heads} | MACs left |",
+        "|---|---|" + "---|" * (len(targets) + 1),
+    ]
     for side, found in run["sides"].items():
-        cells = " | ".join(spread(found["results"][target]["test_accuracy"]) for target in targets)
-        lines.append(f"| {SIDES[side]} | {recipe_words(found['best'])} | {cells} |")
+        results = [found["results"][target] for target in targets]
+        cells = " | ".join(spread(result["test_accuracy"]) for result in results)
+        left = ", ".join(f"{mean(result['macs']):.1%}" for result in results)
+        lines.append(f"| {SIDES[side]} | {recipe_words(found['best'])} | {cells} | {left} |")
     return "\n".join([*lines, "", "The lower table: test accuracy."])
 
 
