@@ -27,7 +27,7 @@ from recording import ROOT, in_parts, record
 from course_lib import measure
 from course_lib.checkpoint import write_whole
 from course_lib.config import PRESETS
-from course_lib.data import load
+from course_lib.data import Data, load
 from course_lib.iterate import make_loader
 from course_lib.pruning import find_groups, l1, prune_until
 from course_lib.report import machine
@@ -53,29 +53,28 @@ class Problem:
     image: tuple[int, int, int]
 
 
-def make_loader_of(source: str, size: int | None, batch: int, seed: int) -> Loader:
-    """Batches of a data set, as a run of this seed has them."""
-    config = replace(PRESETS["laptop"], batch_size=batch, seed=seed)
-    # The images depend on the seed in a run too.
-    return make_loader(config, load(source, image_size=size, seed=seed), CPU)
+def batches_of(data: Data, batch: int, seed: int) -> Loader:
+    """Batches of a data set as a run of this seed draws them."""
+    return make_loader(replace(PRESETS["laptop"], batch_size=batch, seed=seed), data, CPU)
 
 
 def vehicles() -> Problem:
-    """Generated vehicles at full width."""
+    """Generated vehicles at full width; every seed draws images of its own, as its run did."""
     return Problem(
         "vehicles",
         lambda seed: ROOT / "runs" / "bench-laptop" / f"seed{seed}" / "full.pt",
-        partial(make_loader_of, "generated", None, 64),
+        lambda seed: batches_of(load("generated", image_size=None, seed=seed), 64, seed),
         (3, 48, 48),
     )
 
 
 def cifar10(folder: str) -> Problem:
-    """CIFAR-10 at a quarter of the width."""
+    """CIFAR-10 at a quarter of the width, split as it was when the networks were trained."""
+    data = load(folder, image_size=32)
     return Problem(
         "cifar10",
         lambda seed: ROOT / "runs" / "bench-torch-pruning" / f"full{seed}.pt",
-        partial(make_loader_of, folder, 32, 128),
+        lambda seed: batches_of(data, 128, seed),
         (3, 32, 32),
     )
 

@@ -169,3 +169,14 @@ def test_what_is_said_of_the_recipes_is_what_was_tried():
         assert distilled - plain > low - distilled > 0
         assert max(high, thrice, own) < low
         assert side["best"] == {k: v for k, v in side["trials"][2].items() if k != "val_accuracy"}
+    reached = {
+        (name, target): found["test_accuracy"]
+        for name, side in run["sides"].items()
+        for target, found in side["results"].items()
+    }
+    level, ahead, clearly = (
+        sum(reached["ours", n]) / 3 - sum(reached["theirs", n]) / 3 for n in "248"
+    )
+    assert abs(level) < 0.002 and min(ahead, clearly) > 0.005
+    assert min(reached["ours", "4"]) < max(reached["theirs", "4"])
+    assert min(reached["ours", "8"]) > max(reached["theirs", "8"])
