@@ -95,7 +95,7 @@ def criteria_block(run: dict[str, Any], schedule: str) -> str:
     kept = run.get("kept", {"rows": 0})
     if kept["rows"]:
         full += (
-            f" The first {kept['rows']} of all {len(run['rows'])} rows were measured on "
+            f" The first {kept['rows']} of all {len(run['rows'])} rows had been measured by "
             f"{kept['date']}; the networks, made anew, validate exactly as then."
         )
     return "\n\n".join([*blocks, full])

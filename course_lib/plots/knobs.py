@@ -61,8 +61,8 @@ def recovery_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]])
     """
     figure, axes = blank("batches since the surgery", "points against the full network", (8, 3.8))
     styles = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (RED, "^", ":"))
-    for number, (name, rounds) in enumerate(curves.items()):
-        color, marker, dashes = styles[number]
+    pairs = zip(curves.items(), styles, strict=False)
+    for number, ((name, rounds), (color, marker, dashes)) in enumerate(pairs):
         steps = [batch + 0.6 * (number - 1) for batch, _ in rounds[0]]
         columns = [sorted(100 * curve[i][1] for curve in rounds) for i in range(len(steps))]
         quarter = len(rounds) // 4
