@@ -204,7 +204,7 @@ def _add_option(group: Any, option: Any) -> None:
             name, action=argparse.BooleanOptionalAction, help=option.metadata["help"]
         )
         return
-    kind = {"int": int, "int | None": int, "float": float, "str": str}[option.type]
+    kind = {"int": int, "int | None": int, "float": float}.get(option.type, str)
     choices = option.metadata.get("choices")
     metavar = None if choices else {int: "N", float: "X", str: "NAME"}[kind]
     group.add_argument(name, type=kind, choices=choices, metavar=metavar, help=help)

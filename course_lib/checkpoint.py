@@ -9,6 +9,7 @@ or the new one, whole.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -25,7 +26,7 @@ import torch
 from course_lib import distributed
 from course_lib.config import Config
 from course_lib.errors import CourseError
-from course_lib.resnet import ResNet, ResNetConfig, config_of, saved_form
+from course_lib.resnet import ResNet, ResNetConfig, saved_form
 from course_lib.training import make_optimizer, make_schedule, place
 
 FORMAT = 1
@@ -214,11 +215,16 @@ def _why_not_loaded(error: Exception) -> str:
     return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
-def new_state(config: Config, network_config: ResNetConfig, device: torch.device) -> State:
-    """A fresh network of these widths, initialised from the seed, at the start of its training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = ResNet(network_config)
+def new_state(config: Config, start: ResNetConfig | ResNet, device: torch.device) -> State:
+    """A network at the start of its training: one of these widths, initialised from the seed, or a
+    copy of this one.
+    """
+    if isinstance(start, ResNet):
+        network = copy.deepcopy(start)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = ResNet(start)
     placed = place(network, device)
     optimizer = make_optimizer(placed, config.rate, config.momentum, config.weight_decay)
     state = State(config, placed, optimizer, schedule=None)  # type: ignore[arg-type]
@@ -232,8 +238,7 @@ def trained_state(config: Config, network: ResNet, device: torch.device) -> Stat
     Saved in a folder, it lets `iterate(…, resume=True)` go on there with the check of this network
     and the first round. `config.batches` says how many batches the network has been trained for.
     """
-    state = new_state(config, config_of(network), device)
-    state.network.load_state_dict(network.state_dict())
+    state = new_state(config, network, device)
     state.batch = state.batches = config.batches
     return state
 
@@ -241,4 +246,5 @@ def trained_state(config: Config, network: ResNet, device: torch.device) -> Stat
 def start_cycle(state: State) -> None:
     """Begin the phase's cycle of the learning rate."""
     peak = state.config.rate if state.round == 0 else state.config.finetune_rate
-    state.schedule = make_schedule(state.optimizer, peak, state.phase_batches, state.config.warm_up)
+    batches = max(1, state.phase_batches)  # a cycle of none can't be made, and isn't used
+    state.schedule = make_schedule(state.optimizer, peak, batches, state.config.warm_up)

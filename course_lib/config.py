@@ -58,6 +58,11 @@ class Config:
     test_images: int | None = _option(None, "use at most so many test images", low=1)
     seed: int = _option(0, "decides every random draw", low=0)
 
+    start: str | None = _option(
+        None,
+        "file to begin with: a network that a run wrote, or weights of torchvision's ResNet; "
+        "depth, width and stem are then the file's (default: random weights)",
+    )
     depth: int = _option(18, "ResNet-18, 34 or 50", choices=DEPTHS)
     base_width: int = _option(
         64, "filters of the stem; stages have 1, 2, 4, 8 times as many", low=1, high=1024
@@ -68,7 +73,11 @@ class Config:
     projection: str = _option("all", "blocks with a projection shortcut", choices=PROJECTIONS)
     projection_norm: bool = _option(True, "batch norm on the projections")
 
-    batches: int = _option(450, "batches of training before the first pruning", low=1)
+    batches: int = _option(
+        450,
+        "batches of training before the first pruning; 0 with --start: prune it as it is",
+        low=0,
+    )
     batch_size: int = _option(64, "images per batch", low=2)
     rate: float = _option(0.1, "highest learning rate of the first training", above=0)
     finetune_batches: int = _option(50, "batches of fine-tuning per round", low=1)
@@ -109,6 +118,11 @@ class Config:
             value = getattr(self, option.name)
             _check_type(option.name, value, str(option.type))
             _check_option(option.name, value, option.metadata)
+        if self.batches == 0 and self.start is None:
+            raise CourseError(
+                "--batches can't be 0 without --start: give it at least 1, or name a trained "
+                "network to begin with."
+            )
 
     @property
     def total_batches(self) -> int:
@@ -142,6 +156,7 @@ class Config:
 
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text"),
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
     "int | None": ((int, type(None)), "a whole number"),

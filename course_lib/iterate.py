@@ -65,13 +65,12 @@ class Run:
 
 def make_loader(config: Config, data: Data, device: torch.device) -> Loader:
     """The batches of a run."""
-    augmentation = Augmentation(config.flip, config.shift, config.zoom)
     return Loader(
         data,
         device,
         batch_size=config.batch_size,
         seed=config.seed,
-        augmentation=augmentation,
+        augmentation=Augmentation(config.flip, config.shift, config.zoom),
         rank=distributed.rank(),
         world=distributed.world(),
     )
@@ -83,15 +82,17 @@ def iterate(
     out: Path,
     device: torch.device,
     *,
+    network: ResNet | None = None,
     resume: bool = False,
     progress: bool = True,
     after_batch: Callable[[State], None] | None = None,
 ) -> State:
     """Train and prune until the last round is done or one fails the gate; return the final state.
 
-    `out` exists. With `resume` the run goes on from its checkpoint there, if it has one.
-    `after_batch` is called with the state after every batch, for those who want to watch.
-    After `distributed.join` all processes call it; `out` is read and written by the first alone.
+    `out` exists. A new run begins with a copy of `network`, by default with random weights; with
+    `resume` it goes on from its checkpoint there, if it has one. `after_batch` is called with the
+    state after every batch. After `distributed.join` all processes call it; `out` is read and
+    written by the first alone.
     On Ctrl-C the batch that is being trained on is finished, and what was trained is saved first.
     Raises CourseError when the loss is no longer a number, no filter would ever go, or the images
     aren't those the run began with.
@@ -100,8 +101,8 @@ def iterate(
 
     def start() -> State:
         found = checkpoint.load(out, config, device) if resume else None
-        network = config.network(len(data.classes), channels, size)
-        state = found or checkpoint.new_state(config, network, device)
+        first = network or config.network(len(data.classes), channels, size)
+        state = found or checkpoint.new_state(config, first, device)
         if found is None:
             require_cost(config)
             require_removal(state, torch.zeros(1, channels, size, size))
@@ -164,10 +165,8 @@ def _train_phase(run: Run, after_batch: Callable[[State], None] | None) -> None:
 
 def _teacher(run: Run) -> nn.Module | None:
     """The full network, if fine-tuning is to follow its answers."""
-    full = run.state.full
-    if full is None or not run.state.config.distill:
-        return None
-    return place(measure.fold(from_saved(full)), run.loader.device)
+    full = run.state.full if run.state.config.distill else None
+    return None if full is None else place(measure.fold(from_saved(full)), run.loader.device)
 
 
 def _require_finite(loss: Tensor, state: State) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from course_lib import checkpoint, distributed, launcher, report
+from course_lib import checkpoint, distributed, launcher, pretrained, report
 from course_lib import data as data_sets
 from course_lib.config import Config, default_preset, make_config
 from course_lib.data import Data
@@ -55,11 +55,14 @@ def run(
         try:
             clock = time.perf_counter()
             load = partial(load_data, config, cache, progress=not quiet)
-            data = distributed.first_then_others(load)
+            network, data = pretrained.begin_with(config, distributed.first_then_others(load))
             data_seconds = time.perf_counter() - clock
             for note in () if quiet else data.notes:
                 print(note)
-            state = iterate(config, data, out, place, resume=resume, progress=not quiet)
+            shown = not quiet
+            state = iterate(
+                config, data, out, place, network=network, resume=resume, progress=shown
+            )
             distributed.leave()
         except (Exception, SystemExit) as error:
             # Nothing was reached, so the corrected command must not be refused. It is the same one,
@@ -85,6 +88,8 @@ def _config(
         return resumed_config(out, preset, options)
     config = make_config(preset or default_preset(options.get("data")), **options)
     require_apart(config.data, out=out, cache=cache)
+    if config.start is not None:  # before any image is decoded
+        pretrained.read(config.start)
     require_free(out)
     return config
 

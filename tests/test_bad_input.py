@@ -68,7 +68,7 @@ def wrong_values() -> Iterator[tuple[str, str]]:
         yield name, ""
         if "choices" in limits:
             yield name, "nonsense"
-        elif option.type != "str":
+        elif option.type not in ("str", "str | None"):
             yield name, "three"
             step = 1 if str(option.type).startswith("int") else 0.125
             yield from ((name, str(limits[key] - step)) for key in ("low",) if key in limits)
