@@ -1,4 +1,4 @@
-"""Figures of the recorded comparison between pruned networks and others of the same size."""
+"""Figures of the comparison between pruned networks and others of the same size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from course_lib.plots.style import BLACK, BLUE, NORMAL, ORANGE, RED, SKY, SMALL
+from course_lib.plots.style import BLACK, BLUE, DPI, NORMAL, ORANGE, RED, SKY, SMALL, WIDTH
 
 Row = Mapping[str, Any]
 
@@ -25,6 +26,37 @@ ARMS = {
     "ticket": ("ticket: winners' first weights", ORANGE, "P"),
     "rewound": ("ticket: winners' early weights", ORANGE, "X"),
 }
+
+
+def plan_figure(base: int, rounds: int, finetune: int, fraction: float) -> Figure:
+    """What pruning in rounds pays, and what its small network costs: batches by MACs a batch.
+
+    Areas are compute. MACs are those of the square rule: a share s of every layer's filters has
+    about s² of the MACs.
+    """
+    shares = [(1 - fraction) ** (2 * number) for number in range(rounds + 1)]
+    lengths = [base] + [finetune] * rounds
+    starts = [sum(lengths[:number]) for number in range(rounds + 1)]
+    total = base + rounds * finetune
+    figure = Figure(figsize=(WIDTH, 3.6), dpi=DPI, layout="constrained")
+    pruning, small = figure.subplots(1, 2, sharey=True, sharex=True)
+    pruning.bar(starts, shares, lengths, align="edge", color=BLUE, edgecolor="white")
+    small.bar(0, shares[-1], total, align="edge", color=RED, edgecolor="white", hatch="//")
+    pruning.set_title("pruned in rounds", fontsize=NORMAL, loc="left")
+    small.set_title("its small network, from scratch, same batches", fontsize=NORMAL, loc="left")
+    pruning.set_ylabel("MACs of a batch (1: the full network's)", fontsize=SMALL)
+    for axes in (pruning, small):
+        axes.set_xlabel("batch", fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        axes.spines[["top", "right"]].set_visible(False)
+    work = sum(length * share for length, share in zip(lengths, shares, strict=True))
+    figure.set_label(
+        f"Two bar charts over {total} batches; the height is what a batch costs, so areas are "
+        f"compute. Pruning: {base} batches of the full network, then {rounds} rounds of {finetune} "
+        f"batches, each cheaper, the last at {shares[-1]:.0%}. The small network from scratch: all "
+        f"{total} batches at {shares[-1]:.0%}, {total * shares[-1] / work:.0%} of that area."
+    )
+    return figure
 
 
 def of_arm(rows: Sequence[Row], arm: str) -> list[Row]:

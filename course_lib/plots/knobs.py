@@ -10,7 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from course_lib.plots.style import BLUE, DPI, NORMAL, ORANGE, RED, SMALL, blank, finish
+from course_lib.plots.style import (
+    BLACK,
+    BLUE,
+    DPI,
+    NORMAL,
+    ORANGE,
+    RED,
+    SKY,
+    SMALL,
+    blank,
+    finish,
+)
 
 Record = Mapping[str, Any]
 
@@ -27,6 +38,31 @@ def of_knob(runs: Sequence[Record], knob: str) -> dict[str, list[Sequence[Record
         if run["knob"] == knob:
             found.setdefault(run["value"], []).append(run["history"])
     return found
+
+
+def compounding_figure(needed: Mapping[float, int], share: float) -> Figure:
+    """Parameters left after every round, by the square rule, for several fractions.
+
+    needed: fraction removed per round → rounds after which at most `share` is left; marked.
+    """
+    figure, axes = blank("round", "parameters left")
+    styles = ((SKY, "o", ":"), (BLUE, "s", "-"), (ORANGE, "^", "--"), (RED, "v", "-."))
+    for (fraction, rounds), (colour, mark, dashes) in zip(needed.items(), styles, strict=True):
+        left = [(1 - fraction) ** (2 * number) for number in range(max(needed.values()) + 1)]
+        axes.plot(left, dashes, color=colour, lw=1.8, label=f"{fraction:.0%} a round")
+        axes.plot(rounds, left[rounds], mark, color=colour, ms=8, mec=BLACK, mew=0.5)
+        axes.text(rounds, left[rounds] - 0.03, str(rounds), ha="center", va="top", fontsize=SMALL)
+    axes.axhline(share, color="0.5", lw=0.8, zorder=0)
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    rows = ", ".join(f"{fraction:.0%}: {rounds}" for fraction, rounds in needed.items())
+    text = (
+        f"Line plot of the parameters left, (1 - fraction) to the power of twice the rounds. "
+        f"Rounds until at most {share:.0%} are left, marked on each curve: {rows}."
+    )
+    return finish(
+        figure, axes, f"Rounds until at most {share:.0%} of the parameters are left", text
+    )
 
 
 def knobs_figure(runs: Sequence[Record]) -> Figure:
