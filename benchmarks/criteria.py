@@ -6,10 +6,11 @@ Writes data/recorded_runs/criteria.json. Three quarter-width ResNet-18, which di
 only, are trained on generated vehicles. Of each, every criterion removes half of the filters at
 once: within each layer, across the network with scores divided by their layer's mean, and across
 the network with raw scores. All get the same batches of fine-tuning. Then the same half goes in
-eight rounds, within each layer and across the network. Each result is a line of results.jsonl: what
-was interrupted goes on when the command is given again, and a criterion that is new is added. Rows
-of the record are kept where the networks, made anew, validate exactly as the record says;
-`--anew` measures all of them again. About an hour on one core.
+eight rounds, within each layer and across the network, where no layer loses more than a run's own
+cap allows in one round. Each result is a line of results.jsonl: what was interrupted goes on when
+the command is given again, and a criterion that is new is added. Rows of the record are kept where
+the networks, made anew, validate exactly as the record says; `--anew` measures all of them again.
+About an hour and a quarter on one core.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ FLOOR = 2
 BASE = {"batches": 700, "rate": 0.1}
 FINETUNE = {"batches": 100, "rate": 0.03}
 ROUNDS, PER_ROUND = 8, {"batches": 50, "rate": 0.03}
+PER_ROUND_CAP = 0.2  # a run's own default
 IMAGES = 512  # training images that a criterion looks at
 SIZE = 48
 SELECTIONS: dict[str, dict[str, Any]] = {
@@ -125,7 +127,9 @@ def cut(
     scores = CRITERIA[case.criterion](network, groups, batches, generator=draws)
     seconds = time.process_time() - clock
     fraction = 1 - LEFT ** (1 / of)
-    options = SELECTIONS[case.selection]
+    options = dict(SELECTIONS[case.selection])
+    if case.schedule == "rounds" and case.selection == "network":
+        options["cap"] = PER_ROUND_CAP
     keep = select(scores, fraction=fraction, round=step, start=start, floor=FLOOR, **options)
     return place(prune(network, groups, keep), CPU), seconds
 

@@ -1,7 +1,10 @@
-"""The tables of machinery.py, training_loop.py and course_clock.py, each from its record."""
+"""The tables of machinery.py, training_loop.py, schedules.py and course_clock.py, each from its
+record.
+"""
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
 Row = dict[str, Any]
@@ -106,6 +109,39 @@ def folder_table(run: Row) -> str:
     return "\n".join(
         [*rows, "", f"Training images: {counts}. The first start, which decodes all: {decoded}."]
     )
+
+
+def points(changes: list[float]) -> str:
+    """Mean and range of changes of accuracy, in points."""
+    shown = [100 * change for change in changes]
+    return f"{mean(shown):+.1f} ({min(shown):+.1f} to {max(shown):+.1f})"
+
+
+def schedules_table(run: Row) -> str:
+    """A row a data set and a schedule: time as the first schedule's, accuracy as the full one's."""
+    lines = [
+        "| preset | schedule | batches | time | lowest after surgery | validation, change |"
+        " test, change | parameters left |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for preset in dict.fromkeys(row["preset"] for row in run["rows"]):
+        of_preset = [row for row in run["rows"] if row["preset"] == preset]
+        names = list(dict.fromkeys(row["schedule"] for row in of_preset))
+        first = {r["seed"]: r["seconds"] for r in of_preset if r["schedule"] == names[0]}
+        for name in names:
+            found = [row for row in of_preset if row["schedule"] == name]
+            time = mean(row["seconds"] / first[row["seed"]] for row in found)
+            changes = [
+                points([row[f"{part}_accuracy"] - row[f"{part}_accuracy_full"] for row in found])
+                for part in ("val", "test")
+            ]
+            lowest = mean(row["lowest_after_surgery"] for row in found)
+            left = mean(row["parameters"] for row in found)
+            lines.append(
+                f"| `{preset}` | {name} | {found[0]['batches']:,} | ×{time:.2f} | {lowest:.0%} "
+                f"| {changes[0]} | {changes[1]} | {left:.1%} |"
+            )
+    return "\n".join(lines)
 
 
 def clock_table(run: Row) -> str:

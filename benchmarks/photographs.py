@@ -4,9 +4,9 @@
 
 `--cifar10` holds train/ and test/ with a folder per class. Nine of its classes, 2,900 training
 images in all, 700 of one class and 100 of another, 8 % of their labels drawn anew, enlarged to 64
-pixels; the test labels are clean and the classes there of equal size. Base training alone, at a
-quarter of ResNet-18's width. Resumable: each training is a line of runs/bench-photographs.jsonl.
-Writes data/recorded_runs/photographs.json.
+pixels; the labels of validation and test are clean and the classes there of equal size. Base
+training alone, at a quarter of ResNet-18's width. Resumable: each training is a line of
+runs/bench-photographs.jsonl. Writes data/recorded_runs/photographs.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from course_lib.training import one_cycle, place, predict
 CPU = torch.device("cpu")
 COMMAND = "python benchmarks/photographs.py --cifar10 DIR"
 SIZES = (700, 600, 450, 350, 250, 200, 150, 100, 100)
-WRONG, TEST_PER_CLASS, PIXELS = 0.08, 300, 64
+WRONG, PIXELS = 0.08, 64
+TEST_PER_CLASS, VAL_PER_CLASS = 300, 200
 VARIANTS: dict[str, dict[str, Any]] = {
     "the preset": {},
     "labels smoothed by 0.1": {"label_smoothing": 0.1},
@@ -56,24 +57,27 @@ def folder(root: Path) -> Data:
     """The set described above, the same each time."""
     random = np.random.default_rng(0)
     classes = sorted(path.name for path in (root / "train").iterdir())[: len(SIZES)]
-    files, labels, test_files, test_labels = [], [], [], []
+    files, labels, test_files, val_files = [], [], [], []
     for label, (name, size) in enumerate(zip(classes, SIZES, strict=True)):
         files += sorted((root / "train" / name).iterdir())[:size]
         labels += [label] * size
-        test_files += sorted((root / "test" / name).iterdir())[:TEST_PER_CLASS]
-        test_labels += [label] * TEST_PER_CLASS
+        clean = sorted((root / "test" / name).iterdir())
+        test_files += clean[:TEST_PER_CLASS]
+        val_files += clean[TEST_PER_CLASS:][:VAL_PER_CLASS]
     wrong = random.random(len(labels)) < WRONG
     drawn = random.integers(0, len(classes), len(labels))
     noisy = np.where(wrong, drawn, labels).astype(np.int64)
     pixels = images(files)
-    test = Split(images(test_files), np.array(test_labels))
+    numbers = np.arange(len(classes))
+    val = Split(images(val_files), numbers.repeat(VAL_PER_CLASS))
+    test = Split(images(test_files), numbers.repeat(TEST_PER_CLASS))
     share = pixels.astype(np.float32) / 255
     mean, std = share.mean((0, 1, 2)), share.std((0, 1, 2))
     return Data(
         name="CIFAR-10, unequal classes, some labels wrong",
         classes=tuple(classes),
         train=Split(pixels, noisy),
-        val=test,
+        val=val,
         test=test,
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),

@@ -16,7 +16,7 @@ from typing import Any
 from recording import ROOT, record, run
 
 COMMAND = "python benchmarks/real_images.py --cifar10 DIR --fashion DIR"
-OPTIONS = ("--preset", "laptop", "--base-width", "16", "--batches", "600")
+OPTIONS = ("--preset", "photos", "--base-width", "16")
 PARTS = ("--val-images", "2000", "--test-images", "6000")
 
 

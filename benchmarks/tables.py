@@ -247,6 +247,7 @@ BLOCKS = {
         "laptop time": time_table,
         "real images": real_table,
         "photographs": photographs_table,
+        "schedules": lambda: measured("schedules", loop_tables.schedules_table),
         "critical filters": lambda: measured("critical_filters", criteria_tables.critical_table),
         "criteria at once": lambda: measured(
             "criteria", partial(criteria_tables.criteria_block, schedule="one-shot")

@@ -9,6 +9,8 @@ import importlib
 import json
 import os
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,9 @@ import torch
 import torchvision
 from nbformat import v4, write
 from PIL import Image
+from tiny import tiny_data
+
+from course_lib.config import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -193,6 +198,70 @@ def test_the_clock_of_the_course_is_recorded(
     made_runs = ["setup", "run PRESET=smoke", "setup", "run PRESET=laptop"]
     assert called == ["setup", "test", *made_runs]
     assert len(rows(tables.clock_table(run))) == 4
+
+
+# ---- how to prune and fine-tune
+
+
+def test_schedules_differ_in_nothing_but_what_they_say(benchmark: Any) -> None:
+    schedules = benchmark("schedules")
+    for changes in schedules.SCHEDULES.values():
+        assert (1 - changes["fraction"]) ** changes["rounds"] == pytest.approx(schedules.LEFT)
+        assert changes["finetune_batches"] * changes["rounds"] == schedules.BATCHES
+    first, *_ = schedules.SCHEDULES.values()
+    laptop = schedules.config_for("laptop", 0, {})
+    as_first = schedules.config_for("laptop", 0, first)
+    assert laptop.differences(as_first) == [] or laptop.fraction == pytest.approx(as_first.fraction)
+
+
+def test_schedules_are_run_recorded_and_not_run_again(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedules, tables = benchmark("schedules"), benchmark("loop_tables")
+    tiny = {"smoke": replace(PRESETS["smoke"], batches=4, batch_size=16, image_size=16)}
+    changes = {"two": {"rounds": 2, "finetune_batches": 2}, "one": {"rounds": 1}}
+    changes["one"] |= {"finetune_batches": 2, "distill": 0.5}
+    monkeypatch.setattr(schedules, "PRESETS", tiny)
+    monkeypatch.setattr(schedules, "SCHEDULES", changes)
+    monkeypatch.setattr(schedules, "DATA", {"smoke": lambda seed, cifar10: tiny_data()})
+    monkeypatch.setattr(schedules, "WIDTH", 4)
+    monkeypatch.setattr(schedules, "record", partial(schedules.record, folder=tmp_path))
+    command = [
+        "schedules.py",
+        "--cifar10",
+        "none",
+        "--seeds",
+        "0",
+        "1",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    schedules.main()
+    run = recorded(tmp_path, "schedules")
+    assert [(r["seed"], r["schedule"], r["batches"]) for r in run["rows"]] == [
+        *((0, "two", 4), (0, "one", 2), (1, "two", 4), (1, "one", 2))
+    ]
+    by_seed = {r["seed"]: r["val_accuracy_full"] for r in run["rows"]}
+    assert all(r["val_accuracy_full"] == by_seed[r["seed"]] for r in run["rows"])
+    assert len(rows(tables.schedules_table(run))) == 2
+    monkeypatch.setattr(schedules, "result", None)  # nothing is left to do
+    schedules.main()
+    assert recorded(tmp_path, "schedules")["rows"] == run["rows"]
+
+
+def test_the_table_of_schedules_by_hand(benchmark: Any) -> None:
+    def row(schedule: str, seed: int, test: float, seconds: float) -> dict[str, Any]:
+        same = {"preset": "photos", "val_accuracy_full": 0.5, "val_accuracy": 0.5, "batches": 800}
+        found = {"test_accuracy_full": 0.5, "test_accuracy": test, "parameters": 0.2}
+        name = {"schedule": schedule, "seed": seed, "seconds": seconds}
+        return {**same, **found, **name, "lowest_after_surgery": 0.1}
+
+    run = {"rows": [row("a", 0, 0.4, 10), row("b", 0, 0.51, 20), row("a", 1, 0.5, 20)]}
+    run["rows"].append(row("b", 1, 0.53, 20))
+    first, second = rows(benchmark("loop_tables").schedules_table(run))
+    assert "| ×1.00 | 10% | +0.0 (+0.0 to +0.0) | -5.0 (-10.0 to +0.0) | 20.0% |" in first
+    assert "| ×1.50 |" in second and "| +2.0 (+1.0 to +3.0) |" in second
 
 
 # ---- criteria

@@ -1,0 +1,143 @@
+"""How to prune and fine-tune: rounds, learning rate, a teacher, each against the presets' way.
+
+    python benchmarks/schedules.py --cifar10 DIR [--out runs/bench-schedules]
+
+Writes data/recorded_runs/schedules.json. Two data sets, at a quarter of ResNet-18's width: the
+stand-in for a small folder of photographs that photographs.py describes, with the preset `photos`,
+and generated vehicles with the preset `laptop`. Of each, three networks, which differ in their seed
+only, are trained as the preset says; every schedule takes the same networks to the size that the
+preset ends with, in the library's own loop, with as many batches of fine-tuning in all. Seconds are
+those of all rounds. Validation decides between them; the test is beside it. A finished run isn't
+done again. Three quarters of an hour, with nothing else running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from photographs import folder
+from recording import ROOT, lines, record
+
+from course_lib import checkpoint, measure
+from course_lib.config import PRESETS, Config
+from course_lib.data import Data, load
+from course_lib.iterate import iterate, make_loader
+from course_lib.report import machine
+from course_lib.resnet import from_saved, load_network
+from course_lib.training import accuracy, place
+
+COMMAND = "python benchmarks/schedules.py --cifar10 DIR"
+CPU = torch.device("cpu")
+WIDTH = 16
+LEFT = 0.95**16  # of the filters, as the presets leave
+BATCHES = 800  # of fine-tuning, in all rounds
+RATE = 0.1
+
+
+def schedule(rounds: int, batches: int = BATCHES, **changes: Any) -> dict[str, Any]:
+    """What to change so that `rounds` equal cuts share `batches` of fine-tuning."""
+    fraction = 1 - LEFT ** (1 / rounds)
+    return {
+        "rounds": rounds,
+        "fraction": fraction,
+        "finetune_batches": batches // rounds,
+        **changes,
+    }
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "16 rounds, rate 0.03": schedule(16, finetune_rate=0.03),
+    "16 rounds, rate 0.1": schedule(16, finetune_rate=RATE),
+    "4 rounds, rate 0.1": schedule(4, finetune_rate=RATE),
+    "one cut, rate 0.1": schedule(1, finetune_rate=RATE),
+    "4 rounds, rate 0.1, teacher 0.5": schedule(4, finetune_rate=RATE, distill=0.5),
+    "4 rounds, rate 0.1, teacher 0.9": schedule(4, finetune_rate=RATE, distill=0.9),
+}
+
+
+DATA: dict[str, Callable[[int, Path], Data]] = {
+    "photos": lambda seed, cifar10: folder(cifar10),
+    "laptop": lambda seed, cifar10: load("generated", image_size=None, seed=seed),
+}
+
+
+def config_for(preset: str, seed: int, changes: dict[str, Any]) -> Config:
+    """A preset at a quarter of the width, without gate and curve, so that all reach one size."""
+    quiet = {"gate": False, "curve_every": 10_000, "curve_images": 64, "checkpoint_every": 10_000}
+    return replace(PRESETS[preset], base_width=WIDTH, seed=seed, **quiet, **changes)
+
+
+def begin(config: Config, data: Data, base: Path, out: Path) -> None:
+    """Put the trained network of a seed into a run's folder; train it if no run has had it yet."""
+    if not base.exists():
+        base.parent.mkdir(parents=True, exist_ok=True)
+        only = replace(config, rounds=0)
+        trained = iterate(only, data, base.parent, CPU, resume=True, progress=False)
+        assert trained.full is not None
+        checkpoint.write_whole(base, partial(torch.save, trained.full))
+    out.mkdir(parents=True)
+    checkpoint.save(checkpoint.trained_state(config, load_network(base), CPU), out)
+
+
+def result(config: Config, data: Data, base: Path, out: Path) -> dict[str, Any]:
+    """One run: what it reaches, how small it is, and how long its rounds took."""
+    if not (out / "checkpoint.pt").exists():
+        begin(config, data, base, out)
+    state = iterate(config, data, out, CPU, resume=True, progress=False)
+    full, last = state.history[0], state.history[-1]
+    loader = make_loader(config, data, CPU)
+    assert state.passed is not None
+
+    def test(saved: dict[str, Any]) -> float:
+        network = place(measure.fold(from_saved(saved)), CPU)
+        return accuracy(network, loader.batches("test"))
+
+    assert state.full is not None
+    return {
+        "val_accuracy_full": full["val_accuracy"],
+        "val_accuracy": last["val_accuracy"],
+        "test_accuracy_full": test(state.full),
+        "test_accuracy": test(state.passed),
+        "lowest_after_surgery": min(line["val_accuracy_pruned"] for line in state.history[1:]),
+        "parameters": last["parameters"] / full["parameters"],
+        "batches": last["batches"] - full["batches"],
+        "seconds": round(last["seconds"] - full["seconds"], 1),
+    }
+
+
+def main() -> None:
+    """Run what isn't done yet, then record all of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-schedules")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    path = options.out / "results.jsonl"
+    rows = [r for r in lines(path) if r["schedule"] in SCHEDULES] if path.exists() else []
+    done = {(row["preset"], row["schedule"], row["seed"]) for row in rows}
+    for seed in options.seeds:
+        for preset, of_seed in DATA.items():
+            data = of_seed(seed, options.cifar10)
+            for name, changes in SCHEDULES.items():
+                if (preset, name, seed) in done:
+                    continue
+                home = options.out / preset / f"seed{seed}"
+                config = config_for(preset, seed, changes)
+                found = result(config, data, home / "base.pt", home / name.replace(" ", "-"))
+                rows.append({"preset": preset, "schedule": name, "seed": seed, **found})
+                with path.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(json.dumps(rows[-1]), flush=True)
+    content = {"left": LEFT, "base_width": WIDTH, "rows": rows, "machine": machine(CPU)}
+    record("schedules", COMMAND, content)
+
+
+if __name__ == "__main__":
+    main()
