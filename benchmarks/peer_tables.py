@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from criteria_tables import spread
+from loop_tables import points
 
 SIZES = ("macs", "parameters")
 SIDES = {"ours": "ours", "theirs": "Torch-Pruning"}
@@ -74,8 +75,7 @@ def frontier_table(run: dict[str, Any]) -> str:
     ]
     full = run["rows"][0]["test_accuracy"]
     for row in run["rows"]:
-        changes = [100 * (a - b) for a, b in zip(row["test_accuracy"], full, strict=True)]
-        change = f"{mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})"
+        change = points([a - b for a, b in zip(row["test_accuracy"], full, strict=True)])
         speed = row["speed"] or {"middle": 1, "range": [1, 1]}
         low, high = speed["range"]
         size = f"{mean(row['parameters']):.1%} | {mean(row['macs']):.1%}"

@@ -41,13 +41,13 @@ BATCHES = 800  # of fine-tuning, in all rounds
 RATE = 0.1
 
 
-def schedule(rounds: int, batches: int = BATCHES, **changes: Any) -> dict[str, Any]:
-    """What to change so that `rounds` equal cuts share `batches` of fine-tuning."""
+def schedule(rounds: int, **changes: Any) -> dict[str, Any]:
+    """What to change so that `rounds` equal cuts share the batches of fine-tuning."""
     fraction = 1 - LEFT ** (1 / rounds)
     return {
         "rounds": rounds,
         "fraction": fraction,
-        "finetune_batches": batches // rounds,
+        "finetune_batches": BATCHES // rounds,
         **changes,
     }
 
