@@ -2,13 +2,14 @@
 
     python benchmarks/schedules.py --cifar10 DIR [--out runs/bench-schedules]
 
-Writes data/recorded_runs/schedules.json. Two data sets, at a quarter of ResNet-18's width: the
+Writes data/recorded_runs/schedules.json. Two data sets at a quarter of ResNet-18's width, the
 stand-in for a small folder of photographs that photographs.py describes, with the preset `photos`,
-and generated vehicles with the preset `laptop`. Of each, three networks, which differ in their seed
-only, are trained as the preset says; every schedule takes the same networks to the size that the
-preset ends with, in the library's own loop, with as many batches of fine-tuning in all. Seconds are
-those of all rounds. Validation decides between them; the test is beside it. A finished run isn't
-done again. Three quarters of an hour, with nothing else running.
+and generated vehicles with the preset `laptop`; and the latter at full width, without a teacher.
+Of each, three networks, which differ in their seed only, are trained as the preset says; every
+schedule takes the same networks to the size that the preset ends with, in the library's own loop,
+with as many batches of fine-tuning in all. Seconds are those of all rounds. Validation decides
+between them; the test is beside it. A finished run isn't done again. An hour and a half, with
+nothing else running.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from photographs import folder
@@ -35,7 +37,7 @@ from course_lib.training import accuracy, place
 
 COMMAND = "python benchmarks/schedules.py --cifar10 DIR"
 CPU = torch.device("cpu")
-WIDTH = 16
+QUARTER, FULL = 16, 64  # widths of ResNet-18
 LEFT = 0.95**16  # of the filters, as the presets leave
 BATCHES = 800  # of fine-tuning, in all rounds
 RATE = 0.1
@@ -48,6 +50,7 @@ def schedule(rounds: int, **changes: Any) -> dict[str, Any]:
         "rounds": rounds,
         "fraction": fraction,
         "finetune_batches": BATCHES // rounds,
+        "distill": 0.0,
         **changes,
     }
 
@@ -62,16 +65,31 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-DATA: dict[str, Callable[[int, Path], Data]] = {
-    "photos": lambda seed, cifar10: folder(cifar10),
-    "laptop": lambda seed, cifar10: load("generated", image_size=None, seed=seed),
-}
+class Set(NamedTuple):
+    """What the schedules are compared on."""
+
+    preset: str
+    base_width: int
+    data: Callable[[int, Path], Data]
+    schedules: dict[str, dict[str, Any]]
 
 
-def config_for(preset: str, seed: int, changes: dict[str, Any]) -> Config:
-    """A preset at a quarter of the width, without gate and curve, so that all reach one size."""
+def _vehicles(seed: int, cifar10: Path) -> Data:
+    return load("generated", image_size=None, seed=seed)
+
+
+WITHOUT_TEACHER = {k: v for k, v in SCHEDULES.items() if not v["distill"]}
+SETS = [
+    Set("photos", QUARTER, lambda seed, cifar10: folder(cifar10), SCHEDULES),
+    Set("laptop", QUARTER, _vehicles, SCHEDULES),
+    Set("laptop", FULL, _vehicles, WITHOUT_TEACHER),
+]
+
+
+def config_for(preset: str, base_width: int, seed: int, changes: dict[str, Any]) -> Config:
+    """A preset at another width, without gate and curve, so that all reach one size."""
     quiet = {"gate": False, "curve_every": 10_000, "curve_images": 64, "checkpoint_every": 10_000}
-    return replace(PRESETS[preset], base_width=WIDTH, seed=seed, **quiet, **changes)
+    return replace(PRESETS[preset], base_width=base_width, seed=seed, **quiet, **changes)
 
 
 def begin(config: Config, data: Data, base: Path, out: Path) -> None:
@@ -121,22 +139,21 @@ def main() -> None:
     options = parser.parse_args()
     path = options.out / "results.jsonl"
     rows = [r for r in lines(path) if r["schedule"] in SCHEDULES] if path.exists() else []
-    done = {(row["preset"], row["schedule"], row["seed"]) for row in rows}
-    for seed in options.seeds:
-        for preset, of_seed in DATA.items():
-            data = of_seed(seed, options.cifar10)
-            for name, changes in SCHEDULES.items():
-                if (preset, name, seed) in done:
-                    continue
-                home = options.out / preset / f"seed{seed}"
-                config = config_for(preset, seed, changes)
-                found = result(config, data, home / "base.pt", home / name.replace(" ", "-"))
-                rows.append({"preset": preset, "schedule": name, "seed": seed, **found})
-                with path.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(json.dumps(rows[-1]), flush=True)
-    content = {"left": LEFT, "base_width": WIDTH, "rows": rows, "machine": machine(CPU)}
-    record("schedules", COMMAND, content)
+    done = {(row["preset"], row["base_width"], row["schedule"], row["seed"]) for row in rows}
+    for (preset, width, of_seed, schedules), seed in product(SETS, options.seeds):
+        data = of_seed(seed, options.cifar10)
+        for name, changes in schedules.items():
+            if (preset, width, name, seed) in done:
+                continue
+            home = options.out / f"{preset}-{width}" / f"seed{seed}"
+            config = config_for(preset, width, seed, changes)
+            found = result(config, data, home / "base.pt", home / name.replace(" ", "-"))
+            key = {"preset": preset, "base_width": width, "schedule": name, "seed": seed}
+            rows.append({**key, **found})
+            with path.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), flush=True)
+    record("schedules", COMMAND, {"left": LEFT, "rows": rows, "machine": machine(CPU)})
 
 
 if __name__ == "__main__":

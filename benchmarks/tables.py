@@ -144,13 +144,13 @@ def real_table() -> str:
 def photographs_table() -> str:
     """What more training and smoothed labels do for a small set of photographs."""
     run = recorded("photographs")
-    by_variant: dict[str, list[float]] = {}
-    for training in run["trainings"]:
-        by_variant.setdefault(training["variant"], []).append(training["accuracy"])
-    rows = ["| base training | test accuracy, mean | range over seeds |", "|---|---|---|"]
-    for name, found in by_variant.items():
-        mean = sum(found) / len(found)
-        rows.append(f"| {name} | {mean:.1%} | {min(found):.1%}–{max(found):.1%} |")
+    rows = ["| base training | validation: mean (range) | test: mean (range) |", "|---|---|---|"]
+    for name in dict.fromkeys(training["variant"] for training in run["trainings"]):
+        same = [training for training in run["trainings"] if training["variant"] == name]
+        parts = ("val_accuracy", "test_accuracy")
+        found = [[training[part] for training in same] for part in parts]
+        cells = " | ".join(map(criteria_tables.spread, found))
+        rows.append(f"| {name} | {cells} |")
     return "\n".join([*rows, "", source_line(run, "photographs")])
 
 
@@ -223,8 +223,9 @@ def picture(name: str, folder: str) -> str:
 def readme() -> str:
     """The marked part of README.md."""
     parts = [laptop_table(), picture("laptop_accuracy", "docs/figures/")]
+    parts.insert(1, loop_tables.one_cut_sentence(recorded("schedules")))
     if (RECORDED / "frontier.json").exists():
-        parts.insert(1, peer_tables.frontier_sentence(recorded("frontier")))
+        parts.insert(2, peer_tables.frontier_sentence(recorded("frontier")))
     return "\n\n".join(parts)
 
 

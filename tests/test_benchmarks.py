@@ -209,10 +209,11 @@ def test_schedules_differ_in_nothing_but_what_they_say(benchmark: Any) -> None:
         assert (1 - changes["fraction"]) ** changes["rounds"] == pytest.approx(schedules.LEFT)
         assert changes["finetune_batches"] * changes["rounds"] == schedules.BATCHES
     first, *_ = schedules.SCHEDULES.values()
-    laptop = schedules.config_for("laptop", 0, {})
-    as_first = schedules.config_for("laptop", 0, first)
+    laptop = schedules.config_for("laptop", schedules.QUARTER, 0, {})
+    as_first = schedules.config_for("laptop", schedules.QUARTER, 0, first)
     assert as_first.fraction == pytest.approx(laptop.fraction)
     assert replace(as_first, fraction=laptop.fraction) == laptop
+    assert PRESETS["laptop"].base_width == schedules.FULL
 
 
 def test_schedules_are_run_recorded_and_not_run_again(
@@ -224,8 +225,9 @@ def test_schedules_are_run_recorded_and_not_run_again(
     changes["one"] |= {"finetune_batches": 2, "distill": 0.5}
     monkeypatch.setattr(schedules, "PRESETS", tiny)
     monkeypatch.setattr(schedules, "SCHEDULES", changes)
-    monkeypatch.setattr(schedules, "DATA", {"smoke": lambda seed, cifar10: tiny_data()})
-    monkeypatch.setattr(schedules, "WIDTH", 4)
+    narrow = schedules.Set("smoke", 4, lambda seed, cifar10: tiny_data(), changes)
+    wider = narrow._replace(base_width=6, schedules={"one": changes["one"]})
+    monkeypatch.setattr(schedules, "SETS", [narrow, wider])
     monkeypatch.setattr(schedules, "record", partial(schedules.record, folder=tmp_path))
     command = [
         "schedules.py",
@@ -240,12 +242,14 @@ def test_schedules_are_run_recorded_and_not_run_again(
     monkeypatch.setattr(sys, "argv", command)
     schedules.main()
     run = recorded(tmp_path, "schedules")
-    assert [(r["seed"], r["schedule"], r["batches"]) for r in run["rows"]] == [
-        *((0, "two", 4), (0, "one", 2), (1, "two", 4), (1, "one", 2))
+    keys = ("base_width", "seed", "schedule", "batches")
+    assert [tuple(r[key] for key in keys) for r in run["rows"]] == [
+        *((4, 0, "two", 4), (4, 0, "one", 2), (4, 1, "two", 4), (4, 1, "one", 2)),
+        *((6, 0, "one", 2), (6, 1, "one", 2)),
     ]
-    by_seed = {r["seed"]: r["val_accuracy_full"] for r in run["rows"]}
-    assert all(r["val_accuracy_full"] == by_seed[r["seed"]] for r in run["rows"])
-    assert len(rows(tables.schedules_table(run))) == 2
+    by_seed = {r["seed"]: r["val_accuracy_full"] for r in run["rows"][:4]}
+    assert all(r["val_accuracy_full"] == by_seed[r["seed"]] for r in run["rows"][:4])
+    assert len(rows(tables.schedules_table(run))) == 3
     monkeypatch.setattr(schedules, "result", None)  # nothing is left to do
     schedules.main()
     assert recorded(tmp_path, "schedules")["rows"] == run["rows"]
@@ -253,10 +257,11 @@ def test_schedules_are_run_recorded_and_not_run_again(
 
 def test_the_table_of_schedules_by_hand(benchmark: Any) -> None:
     def row(schedule: str, seed: int, test: float, seconds: float) -> dict[str, Any]:
-        same = {"preset": "photos", "val_accuracy_full": 0.5, "val_accuracy": 0.5, "batches": 800}
-        found = {"test_accuracy_full": 0.5, "test_accuracy": test, "parameters": 0.2}
+        same = {"preset": "photos", "base_width": 16, "val_accuracy_full": 0.5, "batches": 800}
+        same |= {"val_accuracy": 0.5, "test_accuracy_full": 0.5, "parameters": 0.2}
+        found = {"test_accuracy": test, "lowest_after_surgery": 0.1}
         name = {"schedule": schedule, "seed": seed, "seconds": seconds}
-        return {**same, **found, **name, "lowest_after_surgery": 0.1}
+        return {**same, **found, **name}
 
     run = {"rows": [row("a", 0, 0.4, 10), row("b", 0, 0.51, 20), row("a", 1, 0.5, 20)]}
     run["rows"].append(row("b", 1, 0.53, 20))

@@ -115,7 +115,7 @@ def test_the_corrected_command_is_not_refused(tmp_path, capsys):
 
 
 def test_presets_are_what_the_readme_says():
-    assert set(PRESETS) == {"smoke", "laptop", "photos", "paper"}
+    assert set(PRESETS) == {"smoke", "laptop", "one-cut", "photos", "paper"}
     paper = PRESETS["paper"]
     assert (paper.batches, paper.finetune_batches, paper.fraction) == (40_000, 8_000, 0.05)
     with pytest.raises(CourseError, match="huge"):
@@ -138,7 +138,8 @@ def test_photographs_get_their_own_preset_unless_one_is_named(tmp_path, monkeypa
     photos, laptop = PRESETS["photos"].to_dict(), PRESETS["laptop"].to_dict()
     changed = {name: photos[name] for name in photos if photos[name] != laptop[name]}
     rounds = {"rounds": 4, "fraction": 0.19, "finetune_batches": 200, "finetune_rate": 0.1}
-    assert changed == {"batches": 900, "label_smoothing": 0.1, **rounds}
+    rounds["distill"] = 0.9
+    assert changed == {"batches": 1800, "label_smoothing": 0.1, **rounds}
     assert photos["rounds"] * photos["finetune_batches"] == 16 * laptop["finetune_batches"]
 
 
