@@ -222,8 +222,8 @@ def picture(name: str, folder: str) -> str:
 
 def readme() -> str:
     """The marked part of README.md."""
-    parts = [laptop_table(), picture("laptop_accuracy", "docs/figures/")]
-    parts.insert(1, loop_tables.one_cut_sentence(recorded("schedules")))
+    one_cut = loop_tables.one_cut_sentence(recorded("schedules"))
+    parts = [laptop_table(), one_cut, picture("laptop_accuracy", "docs/figures/")]
     if (RECORDED / "frontier.json").exists():
         parts.insert(2, peer_tables.frontier_sentence(recorded("frontier")))
     return "\n\n".join(parts)

@@ -220,8 +220,7 @@ PRESETS = {
         checkpoint_every=40,
     ),
     # Under 8 minutes on two cores. 16 rounds of 5 % leave 0.95^16 = 44 % of the filters and so
-    # about 19 % of the
-    # parameters; after 15 it would be 21.5 %, just short of the article's 20.9 %.
+    # about 19 % of the parameters; after 15 it would be 21.5 %, just short of the article's 20.9 %.
     "laptop": Config(),
     # As small, with as many batches: one cut, after which all of them go to the network that is
     # kept, at a higher rate. More accurate and quicker (benchmarks/schedules.py), but the size has
