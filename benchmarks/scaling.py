@@ -37,7 +37,7 @@ from course_lib.config import Config, make_config
 from course_lib.iterate import make_loader
 from course_lib.pruning import carry_optimizer, find_groups, l1, prune, select
 from course_lib.report import machine
-from course_lib.training import Loader, train
+from course_lib.training import Loader, place, train
 
 COMMAND = "python benchmarks/scaling.py"
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def cut(state: State) -> State:
     """One round's surgery within each layer by L1 norm, as the loop does it; momentum carried."""
     groups = find_groups(state.network, torch.zeros(1, 3, 48, 48))
     keep = select(l1(state.network, groups), fraction=FRACTION)
-    narrow = prune(state.network, groups, keep)
+    narrow = place(prune(state.network, groups, keep), CPU)
     optimizer = carry_optimizer(state.optimizer, state.network, narrow, groups, keep)
     changed = replace(state, network=narrow, optimizer=optimizer)
     checkpoint.start_cycle(changed)

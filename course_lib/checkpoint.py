@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from course_lib import distributed
 from course_lib.config import Config
 from course_lib.errors import CourseError
+from course_lib.pruning.surgery import as_laid_out
 from course_lib.resnet import ResNet, ResNetConfig, saved_form
 from course_lib.training import make_optimizer, make_schedule, place
 
@@ -186,6 +188,10 @@ def read(file: Path | IO[bytes], config: Config, device: torch.device) -> State:
         setattr(state, name, saved[name])
     start_cycle(state)
     state.optimizer.load_state_dict(saved["optimizer"])
+    for parameter, kept in state.optimizer.state.items():  # another device may order it otherwise
+        for key, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[key] = as_laid_out(value, parameter.detach())
     state.schedule.load_state_dict(saved["schedule"])
     return state
 

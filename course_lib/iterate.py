@@ -285,10 +285,10 @@ def _next_round(run: Run) -> None:
     state.attempt = state.batch = 0
     groups = find_groups(state.network, run.example)
     keep = choose(run, groups)
-    narrow = prune(state.network, groups, keep)
+    narrow = place(prune(state.network, groups, keep), run.loader.device)
     assert isinstance(narrow, ResNet)
     state.optimizer = carry_optimizer(state.optimizer, state.network, narrow, groups, keep)
-    state.network = place(narrow, run.loader.device)  # type: ignore[assignment]
+    state.network = narrow
     checkpoint.start_cycle(state)
     labels, answers = run.check()
     state.val_accuracy_pruned = share_right(labels, answers)

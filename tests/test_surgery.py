@@ -415,6 +415,39 @@ def test_the_optimizers_settings_go_along() -> None:
     }
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_momentum_goes_along_in_the_order_of_the_weights(layout, fused) -> None:
+    """A fused step doesn't look at strides: each number of momentum must lie beside its weight."""
+    case, groups, keep = resnet_case(0)
+    network = case.network.to(memory_format=layout)
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        network(case.images).square().mean().backward()
+        optimizer.step()
+
+    settings = {"lr": 0.1, "momentum": 0.9, "nesterov": True}
+    optimizer = torch.optim.SGD(network.parameters(), **settings, fused=fused)
+    step(network, optimizer)
+    narrow = prune(network, groups, keep)
+    carried = carry_optimizer(optimizer, network, narrow, groups, keep)
+    before = {}
+    for name, parameter in narrow.named_parameters():
+        momentum = carried.state[parameter]["momentum_buffer"]
+        assert momentum.stride() == parameter.stride(), name
+        assert (
+            parameter.dim() < 4 or parameter.is_contiguous(memory_format=layout)  # as the wide one
+        ), name
+        before[name] = parameter.detach().clone(), momentum.clone()
+    step(narrow, carried)
+    for name, parameter in narrow.named_parameters():
+        weight, momentum = before[name]
+        momentum = 0.9 * momentum + parameter.grad
+        expected = weight - 0.1 * (parameter.grad + 0.9 * momentum)
+        torch.testing.assert_close(parameter.detach(), expected, msg=name)
+
+
 def test_an_optimizer_of_another_network_is_refused() -> None:
     case, groups, keep = resnet_case(0)
     other = sgd(nn.Linear(2, 2).parameters())

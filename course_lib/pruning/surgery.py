@@ -75,10 +75,22 @@ def kept_slices(
 
 
 def take(tensor: Tensor, slices: Mapping[int, Tensor]) -> Tensor:
-    """The part of a tensor that stays, sliced along each dimension in `slices`."""
+    """The part of a tensor that stays, sliced along each dimension in `slices`. What is
+    channels-last stays so.
+    """
+    part = tensor
     for dimension, kept in slices.items():
-        tensor = tensor.index_select(dimension, kept.to(tensor.device))
-    return tensor
+        part = part.index_select(dimension, kept.to(tensor.device))
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return part.contiguous(memory_format=torch.channels_last) if last else part
+
+
+def as_laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of an optimiser's value, its numbers in memory in the order of the parameter's.
+
+    Fused optimisers walk through both in this order and don't look at strides.
+    """
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @torch.no_grad()
@@ -172,7 +184,8 @@ def carry_optimizer(
 
     Momentum and other state of a parameter's shape is sliced along every dimension that was pruned.
     An optimiser that still held the old parameters would go on training weights that no network
-    uses.
+    uses. Bring `narrow` to its device and memory format first. A learning-rate schedule still
+    drives the old optimiser: make a new one.
     Raises PruningError for a parameter that isn't the network's, and for state of another shape
     than its parameter's (Adafactor's, for one).
     """
@@ -186,12 +199,15 @@ def carry_optimizer(
         narrowed = [new_parameters[names[parameter]] for parameter in group["params"]]
         param_groups.append({**group, "params": narrowed})
     carried = type(optimizer)(param_groups)  # type: ignore[call-arg]
+    carried.defaults = dict(optimizer.defaults)  # for a group that is added later
     for parameter, state in optimizer.state.items():
         name = names[parameter]
         new_state = carried.state[new_parameters[name]]
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                new_state[key] = take(value, slices.get(name, {})).clone()
+                new_state[key] = as_laid_out(
+                    take(value, slices.get(name, {})), new_parameters[name].detach()
+                )
             elif isinstance(value, Tensor) and value.dim() > 0:
                 raise PruningError(
                     f"The optimiser's {key} of {name} isn't of its shape and can't be carried "
