@@ -36,7 +36,7 @@ run: $(READY)  ## train, prune and report on generated data (PRESET, DATA, OUT, 
 	$(BIN)/python -m course_lib run --preset $(PRESET) --data $(DATA) --out $(OUT) \
 	  $(if $(wildcard $(OUT)/config.json),--resume) $(ARGS)
 
-doctor: $(READY)  ## is all here that the course needs?
+doctor: $(READY)  ## check that this machine has what the course needs
 	@$(BIN)/python -m course_lib doctor
 
 test: $(READY)  ## every test but the slow ones (ARGS go to pytest)
@@ -65,7 +65,7 @@ bundle: $(READY)  ## what a room without internet needs (PLATFORM: linux macos w
 handout: $(READY)  ## the copies to hand out, without solutions and with them, in build/handout
 	$(BIN)/python tests/handout.py $(ARGS)
 
-clean:  ## remove the environment and the tools' caches; runs/ and data/ stay
+clean:  ## remove the environment, build/ and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find course_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

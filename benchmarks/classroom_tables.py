@@ -31,8 +31,8 @@ def short(row: dict[str, Any]) -> str:
 def minutes_table(run: dict[str, Any]) -> str:
     """A row a notebook: what was measured first, then what is estimated."""
     lines = [
-        "| notebook | run all, s | first figure after, s | words | reading, min | exercises |"
-        " their minutes | predictions | minutes in all |",
+        "| notebook | Run All, s | first figure after, s | words | reading, min | exercises |"
+        " exercises, min | predictions | minutes in all |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in run["notebooks"]:

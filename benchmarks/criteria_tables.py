@@ -80,7 +80,7 @@ def criteria_block(run: dict[str, Any], schedule: str) -> str:
             f"{words.capitalize()}:",
             "",
             "| criterion | right after surgery | fine-tuned: mean (range) | parameters left |"
-            " MACs left | narrowest layer | scoring, CPU s |",
+            " MACs left | left of the narrowest layer | scoring once, CPU s |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in sorted(found, key=lambda r: -mean(r["accuracy"])):

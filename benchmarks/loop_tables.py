@@ -166,11 +166,12 @@ def one_cut_sentence(run: Row) -> str:
     pairs = zip(cut, rounds, strict=True)
     time = mean(quick["seconds"] / slow["seconds"] for quick, slow in pairs)
     return (
-        "`--preset one-cut` takes the same networks to the same size in one cut, with as many "
-        "batches of fine-tuning at a higher rate: "
+        f"**One cut instead of sixteen.** `--preset one-cut` takes the same networks to the same "
+        "size at once, with as many batches of fine-tuning at a higher rate. It reaches "
         f"{spread([row['test_accuracy'] for row in cut])} on the test images, {change(cut)} "
-        f"points, in {time:.2f} of the time that the rounds take. Repeated beside it, the sixteen "
-        f"rounds changed it by {change(rounds)} points ([schedules](docs/results.md#schedules))."
+        f"points, in {time:.2f} of the time that the rounds take; sixteen rounds, measured again "
+        f"beside it, changed it by {change(rounds)} points "
+        "([schedules](docs/results.md#schedules))."
     )
 
 

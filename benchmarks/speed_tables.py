@@ -76,7 +76,7 @@ def limit_table(run: Row) -> str:
         made = sum(len(one.get("speedup", {})) for one in rows)
         ratios = mac_ratios(run)
         reached = sum(
-            ratio[0] >= 0.8 * ratios[name]
+            round(ratio[0] / ratios[name], 2) >= 0.8
             for one in rows
             for name, ratio in one.get("speedup", {}).items()
         )

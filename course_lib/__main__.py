@@ -22,9 +22,8 @@ from course_lib.errors import CourseError
 from course_lib.interrupt import raise_on_sigterm
 
 NEW_NETWORK = """\
-    saved = torch.load("{path}", weights_only=True)
-    network = ResNet(ResNetConfig.from_dict(saved["config"])).eval()
-    network.load_state_dict(saved["state_dict"])"""
+    from course_lib.resnet import load_network
+    network = load_network("{path}")"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument("--device", choices=DEVICES, help="default: auto, the fastest there is")
     command.add_argument(
-        "--cache", type=_folder, metavar="DIR", help="for generated and decoded data"
+        "--cache", type=_folder, metavar="DIR", help="where drawn and decoded images are kept"
     )
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
     group = command.add_argument_group("what is run; the defaults are the laptop preset's")

@@ -45,8 +45,8 @@ def _option(default: Any, help: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """One run: data, network, training, pruning, gate. Equal configs on one machine's CPU give
-    equal networks.
+    """One run: data, network, training, pruning, gate. Equal configs give equal networks on the
+    same CPU, with the same versions and number of threads.
     """
 
     data: str = _option("generated", "generated, cifar10, fashion-mnist, or a folder of images")
@@ -96,7 +96,7 @@ class Config:
 
     rounds: int = _option(16, "rounds of pruning", low=0)
     fraction: float = _option(0.05, "share of the filters removed per round", above=0, below=1)
-    criterion: str = _option("l1", "what makes a filter unimportant", choices=CRITERIA)
+    criterion: str = _option("l1", "how filters are scored (docs/criteria.md)", choices=CRITERIA)
     criterion_images: int = _option(512, "training images that a criterion looks at", low=1)
     scope: str = _option("layer", "rank within each layer or across the network", choices=SCOPES)
     normalise: bool = _option(True, "network scope: divide scores by their layer's mean")
@@ -106,7 +106,7 @@ class Config:
     multiple: int = _option(1, "round widths up to a multiple of this", low=1)
 
     gate: bool = _option(True, "stop when accuracy doesn't recover")
-    tolerance: float = _option(0.02, "how far below the full network is recovered", low=0, below=1)
+    tolerance: float = _option(0.02, "drop in validation accuracy that passes", low=0, below=1)
     retries: int = _option(1, "further fine-tunings before giving up", low=0)
 
     curve_every: int = _option(10, "batches between two points of the accuracy curve", low=1)

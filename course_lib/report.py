@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -148,10 +149,10 @@ def _results(line: dict[str, Any], answers: Tensor, data: Data) -> dict[str, Any
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": str(device),
-        "processor": name or platform.machine(),
+        "processor": name,
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -160,6 +161,15 @@ def machine(device: torch.device) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "pillow": PIL.__version__,
     }
+
+
+def _processor() -> str:
+    """The processor's name and its widest vector instructions, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux, where `platform` knows the architecture only
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    name = named[1] if named else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def write_figures(state: State, out: Path) -> dict[str, Figure]:

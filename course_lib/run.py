@@ -1,4 +1,4 @@
-"""A run of the command line: begun or resumed, reported, and what stops it said in a sentence."""
+"""A run of the command line: begin or resume it, report it, and say in a sentence what stops it."""
 
 from __future__ import annotations
 

@@ -80,11 +80,10 @@ def test_balanced_accuracy_is_scikit_learns(finished):
     assert state.history[-1]["val_balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_three_documented_lines_load_it(finished):
+def test_the_documented_lines_load_it(finished):
     _, out = finished
-    names: dict = {"torch": torch, "ResNet": ResNet, "ResNetConfig": ResNetConfig}
+    names: dict = {}
     documented = [line.strip() for line in NEW_NETWORK.format(path=out / "network.pt").splitlines()]
-    assert len(documented) == 3
     exec("\n".join(documented), names)
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(names["network"](images), load_network(out / "network.pt")(images))
