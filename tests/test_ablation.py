@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from networks import SmallStock, cases, randomise
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.models.resnet import Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from course_lib.pruning import (
     Group,
@@ -176,6 +176,30 @@ def test_a_quarter_of_resnet18_agrees_to_rounding() -> None:
             assert gap <= close
             checked, differing = checked + 1, differing + gap
     assert checked == 61 and differing <= 1
+
+
+class Viewed(SmallStock):
+    """Flattens as most networks written by hand do, and takes an argument that nobody gives."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x if mask is None else x * mask
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.avgpool(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        return self.fc(x.view(x.size(0), -1))
+
+
+def test_a_view_is_a_flatten_here_too() -> None:
+    stock, viewed = (
+        kind(BasicBlock, [1, 1, 1, 1], [2, 3, 4, 5], 3).eval() for kind in (SmallStock, Viewed)
+    )
+    viewed.load_state_dict(randomise(stock, 0).state_dict())
+    images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 3
+    counts = [
+        ablate(network, find_groups(network, images), [(images, labels)])
+        for network in (stock, viewed)
+    ]
+    assert list(counts[0]) == list(counts[1])
+    assert all(torch.equal(mine, counts[1][name]) for name, mine in counts[0].items())
 
 
 def test_neither_batch_size_nor_memory_changes_a_count() -> None:

@@ -212,7 +212,6 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("layernorm, a LayerNorm", lambda n, x: n.next(n.layernorm(n.conv(x)))),
     ("groupnorm, a GroupNorm", lambda n, x: n.next(n.groupnorm(n.conv(x)))),
     ("instancenorm, a Instance", lambda n, x: n.next(n.instancenorm(n.conv(x)))),
-    ("sync, a SyncBatchNorm", lambda n, x: n.next(n.sync(n.conv(x)))),
     ("prelu, a PReLU", lambda n, x: n.next(n.prelu(n.conv(x)))),
     ("softmax, a Softmax", lambda n, x: n.next(n.softmax(n.conv(x)))),
     ("fc, a Linear", lambda n, x: n.fc(n.conv(x))),
@@ -234,6 +233,7 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("view", lambda n, x: n.fc(n.pool(n.conv(x)).view(-1, 4))),
     ("reshape", lambda n, x: n.fc(torch.reshape(n.pool(n.conv(x)), (2, 4)))),
     ("size", lambda n, x: n.fc((y := n.pool(n.conv(x))).view(y.size(0), 4))),
+    ("write torch.flatten", lambda n, x: n.fc((y := n.pool(n.conv(x))).view(y.size(0), 4))),
     ("permute", lambda n, x: n.fc(n.conv(x).permute(0, 2, 3, 1))),
     ("mean", lambda n, x: n.next((y := n.conv(x)) + y.mean(1, keepdim=True))),
     ("conv is called twice", lambda n, x: n.next(n.conv(x) + n.conv(x.relu()))),
@@ -278,6 +278,10 @@ BOUND: list[tuple[str, Callable[[], nn.Module]]] = [
         "0 computes its weight",
         lambda: chain(torch_prune.l1_unstructured(nn.Conv2d(3, 4, 1), "weight", 0.5)),
     ),
+    (
+        "0 computes its bias",
+        lambda: chain(torch_prune.l1_unstructured(nn.Conv2d(3, 4, 1), "bias", 0.5)),
+    ),
 ]
 
 
@@ -308,6 +312,11 @@ ACCEPTED: list[tuple[Callable[[Net, Tensor], object], dict[str, list[tuple[str, 
     (lambda n, x: n.conv(n.same(x) + x), {}),  # tied to the images, of which nothing may go
     (lambda n, x: n.conv(x + n.same(x)), {}),
     (lambda n, x: (y := n.conv(x)) + n.next(y), {}),
+    (lambda n, x: n.next(n.sync(n.conv(x))), {"conv": [("next", 1)]}),
+    (lambda n, x: n.fc((y := n.pool(n.conv(x))).view(y.size(0), -1)), {"conv": [("fc", 1)]}),
+    (lambda n, x: n.fc(n.pool(n.conv(x)).view(x.size(dim=0), -1)), {"conv": [("fc", 1)]}),
+    (lambda n, x: n.fc(n.pool(n.conv(x)).reshape(x.shape[0], -1)), {"conv": [("fc", 1)]}),
+    (lambda n, x: n.fc(n.pool(n.conv(x)).view(x.size()[0], -1)), {"conv": [("fc", 1)]}),
     (lambda n, x: F.softplus(F.max_pool2d(n.next(F.gelu(n.conv(x))), 2)), {"conv": [("next", 1)]}),
 ]
 
@@ -316,6 +325,26 @@ ACCEPTED: list[tuple[Callable[[Net, Tensor], object], dict[str, list[tuple[str, 
 def test_other_ways_of_writing_it(body: Callable, expected: dict) -> None:
     groups = find_groups(Net(body), torch.zeros(2, 3, 4, 4))
     assert {name: list(group.readers) for name, group in groups.items()} == expected
+
+
+class WithMask(Net):
+    """A network whose forward takes more than images."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 1.0) -> object:
+        x = x if mask is None else x * mask
+        return super().forward(x if scale == 1.0 else x * scale)
+
+
+def test_further_arguments_keep_their_defaults() -> None:
+    groups = find_groups(WithMask(lambda n, x: n.next(n.conv(x))), torch.zeros(2, 3, 4, 4))
+    assert list(groups) == ["conv"]
+
+
+def test_what_is_refused_is_placed_in_its_layer() -> None:
+    inner = Net(lambda n, x: n.next((y := n.conv(x)) * n.pool(y)))
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), inner)
+    with pytest.raises(PruningError, match=r"the operation mul \(node mul in 1\)"):
+        find_groups(network, torch.zeros(2, 3, 4, 4))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -36,15 +36,17 @@ def ablate(
     Returns {group name: long tensor [size, classes]} on the CPU, what one validation pass per index
     would count: an answer can differ only where the two largest logits are equal up to rounding.
     The network, which may be in training mode, is left as it is and evaluated as in `eval()`.
-    `batches`: images and labels on the network's device, gone through once. `classes`: default, as
+    `batches`: images and labels, gone through once. `classes`: default, as
     many as the network has logits. `progress` is called with the number of images that were done.
     `most_elements` bounds the memory: no value has more over all ablations that are done at once,
     but for a quarter where some channels are zero and a single ablation that takes more.
     Raises PruningError for no images, for a label that isn't a class, and as `Differences` does.
     """
     differences = Differences(network, groups)
+    device = next(network.parameters()).device
     counts: dict[str, Tensor] | None = None
     for images, labels in _parts(batches):
+        images, labels = images.to(device), labels.to(device)
         values = differences.run(images)
         answers = values[differences.output]
         width = classes or answers.shape[1]

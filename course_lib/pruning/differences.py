@@ -20,6 +20,7 @@ from torch.fx.experimental.optimization import fuse
 
 from .groups import ADDITIONS, CONVOLUTIONS, NORMS, Group, PruningError
 from .matrices import Matrix, as_matrix, convolve
+from .tracing import graph_of
 
 RELUS = {torch.relu, torch.relu_, nn.functional.relu, "relu", "relu_"}
 Values = Mapping[fx.Node, Tensor]
@@ -47,7 +48,9 @@ class Differences:
     def __init__(self, network: nn.Module, groups: Mapping[str, Group]) -> None:
         _check(network, groups)
         with torch.inference_mode(False):  # parameters are made
-            self.network = fuse(copy.deepcopy(network).eval(), inplace=True)
+            copied = copy.deepcopy(network).eval()
+            graph_module = fx.GraphModule(copied, graph_of(copied))
+            self.network = fuse(graph_module, inplace=True, no_trace=True)
         modules = dict(self.network.named_modules())
         graph: Any = self.network.graph
         nodes = list(graph.nodes)

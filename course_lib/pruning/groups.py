@@ -99,7 +99,8 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     """Find the groups of a network, in the order in which it computes them.
 
     `example`: one batch of the shape the network takes (its values don't matter; nothing is
-    computed with them). Each group is named after its first producer. Filters that make the
+    computed with them). Of `forward`'s arguments it is the first, the others keep their defaults.
+    Each group is named after its first producer. Filters that make the
     network's output are in no group.
     Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise
     activation, pooling, flatten, linear layer and addition, and for weights used twice.
@@ -137,9 +138,10 @@ def _refuse_bound_weights(network: nn.Module) -> None:
             )
     for name, module in network.named_modules():
         kinds = (*CONVOLUTIONS, *NORMS, nn.Linear)
-        if isinstance(module, kinds) and "weight" not in module._parameters:
+        computed = {"weight", "bias"} - module._parameters.keys()
+        if isinstance(module, kinds) and computed:
             raise PruningError(
-                f"{name} computes its weight from other tensors (weight norm, a mask): "
+                f"{name} computes its {min(computed)} from other tensors (weight norm, a mask): "
                 "make it a plain parameter."
             )
 
@@ -259,7 +261,11 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def _refusal(node: fx.Node, what: str) -> PruningError:
+    inside = node.meta.get("nn_module_stack") or {}  # fx notes the modules that a call stands in
+    where = f" in {next(reversed(inside))}" if any(inside) else ""
+    shaped = name_of(node) in ("view", "reshape", "size", "getattr")
+    fix = " To flatten, write torch.flatten(x, 1)." if shaped else ""
     return PruningError(
-        f"{what} (node {node.name}) can't be pruned around: "
-        f"the network may consist of {KNOWN} only."
+        f"{what} (node {node.name}{where}) can't be pruned around: "
+        f"the network may consist of {KNOWN} only.{fix}"
     )

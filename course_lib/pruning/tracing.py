@@ -6,6 +6,7 @@ tensors have a shape and no numbers, they are replaced by stand-ins, a layer at 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 SAME_SHAPE = {nn.Identity, nn.ReLU, torch.relu, F.relu}  # and batch norms
 
 
@@ -45,7 +46,7 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
     """
     try:
         with evaluating(network), torch.no_grad():
-            graph = fx.Tracer().trace(network)
+            graph = graph_of(network)
             _Shapes(network, graph=graph).run(example.to("meta"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -54,6 +55,52 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
             f"{tuple(example.shape)}: {reason}"
         ) from error
     return graph
+
+
+def graph_of(network: nn.Module) -> fx.Graph:
+    """What `forward` does with its first argument, the others being what they are by default."""
+    graph = _Tracer().trace(network)
+    for node in list(graph.nodes):
+        if _flattens(node):
+            with graph.inserting_before(node):
+                same = graph.call_function(torch.flatten, (node.args[0], 1))
+            same.meta = node.meta
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+    for node in reversed(graph.nodes):
+        if node.target in ("size", getattr, operator.getitem) and not node.users:
+            graph.erase_node(node)  # what a view asked for
+    return graph
+
+
+class _Tracer(fx.Tracer):
+    """Gives each further argument its default, so that `if mask is not None` can be decided."""
+
+    def create_args_for_root(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
+        forward, given = super().create_args_for_root(*args, **kwargs)
+        for place, proxy in enumerate(given):
+            if place > 1 and proxy.node.args:  # after the network and the images
+                self.graph.erase_node(proxy.node)
+                given[place] = proxy.node.args[0]
+        return forward, given
+
+
+def _flattens(node: fx.Node) -> bool:
+    """Whether a node is `x.view(n, -1)` or `x.reshape(n, -1)`, n being a value's first extent."""
+    if node.op != "call_method" or node.target not in ("view", "reshape"):
+        return False
+    if node.kwargs or len(node.args) != 3 or node.args[2] != -1:
+        return False
+    extent = node.args[1]
+    if not isinstance(extent, fx.Node):
+        return False
+    if extent.target == "size":  # x.size(0)
+        return extent.args[1:] == (0,) or extent.kwargs == {"dim": 0}
+    if extent.target is not operator.getitem or extent.args[1] != 0:
+        return False
+    shape = extent.args[0]  # x.shape[0] or x.size()[0]
+    assert isinstance(shape, fx.Node)
+    return shape.args[1:] in ((), ("shape",)) and shape.target in ("size", getattr)
 
 
 class _Shapes(fx.Interpreter):

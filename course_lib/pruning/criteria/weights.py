@@ -36,6 +36,7 @@ def _norm_criterion(order: float) -> Criterion:
             for name, group in groups.items()
         }
 
+    score.__name__ = score.__qualname__ = f"l{order:g}"
     score.__doc__ = f"The {order:g}-norm of the weights behind each index, all producers' together."
     return score
 
