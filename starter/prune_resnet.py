@@ -3,7 +3,7 @@
     python prune_resnet.py photos --out pruned.pt
 
 `photos` holds train/, val/ and, where there is one, test/, each with a folder of images per class.
-The file needs torch and torchvision alone: copy it, and change what you want to be otherwise.
+The file needs torch and torchvision alone: copy it and change what you like.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,7 +72,8 @@ def train(network: models.ResNet, batches: DataLoader, epochs: int, rate: float)
     """SGD; the learning rate rises to `rate` and falls to nothing."""
     # A new optimiser each time: an old one would hold the parameters of the wider network.
     optimizer = torch.optim.SGD(network.parameters(), rate, 0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(2, epochs * len(batches)))
+    steps = max(2, epochs * len(batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, cycle_momentum=False)
     device = network.train().fc.weight.device
     for images, labels in (batch for _ in range(epochs) for batch in batches):
         loss = nn.functional.cross_entropy(network(images.to(device)), labels.to(device))
@@ -103,15 +105,32 @@ def measure(network: models.ResNet, size: int) -> str:
     return f"{learned:,} parameters, {counter.get_total_flops() // 2:,} MACs, {speed:,.0f} images/s"
 
 
+def read_image(path: str) -> Image.Image:
+    """A picture as it is meant to be seen: upright, as the camera has noted, and in RGB."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # of many kinds, few of which name the file
+        raise ValueError(f"{path} can't be read ({error}): take it out.") from error
+
+
 def load_images(part: Path, size: int, batch_size: int) -> DataLoader:
     """The batches of train/, val/ or test/; training images are cut out differently each time."""
     training = part.name == "train"
     steps = models.ResNet18_Weights.DEFAULT.transforms(crop_size=size, resize_size=size)
     if training:
         steps = v2.Compose([v2.RandomResizedCrop(size, (0.6, 1)), v2.RandomHorizontalFlip(), steps])
-    images = datasets.ImageFolder(part, steps)
+    images = datasets.ImageFolder(part, steps, loader=read_image)
     # A last batch of one image would leave batch norm nothing to average.
     return DataLoader(images, min(batch_size, len(images)), training, drop_last=training)
+
+
+def save(network: models.ResNet, path: Path, **about: object) -> None:
+    """Write the network and what is beside it, whole: aside first, then under its name."""
+    aside = path.with_suffix(".part")
+    with open(aside, "wb") as file:
+        torch.save({"state_dict": network.state_dict(), **about}, file)
+    aside.replace(path)
 
 
 def load(path: str | Path) -> tuple[models.ResNet, dict]:
@@ -124,24 +143,34 @@ def load(path: str | Path) -> tuple[models.ResNet, dict]:
 
 
 def main() -> None:
-    """The command line; raises ValueError or OSError, in a sentence, for what a user can mend."""
+    """The command line; raises ValueError or OSError, in a sentence, for what a user can fix."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("folder", type=Path, help="holds train/ and val/, a folder of images per class in each")
     add("--out", type=Path, default="pruned.pt", help="file to write (%(default)s)")
     add("--arch", default="resnet18", choices=["resnet18", "resnet34", "resnet50"])
-    add("--random", action="store_true", help="don't download ImageNet's weights")
+    add("--random", action="store_true", help="start from random weights, not from ImageNet's")
     add("--size", type=int, default=224, help="pixels on a side (%(default)s)")
     add("--batch-size", type=int, default=32, help="images per batch (%(default)s)")
     add("--epochs", type=int, default=10, help="before the first pruning (%(default)s)")
-    add("--rate", type=float, default=0.01, help="highest learning rate (%(default)s)")
+    add(
+        "--rate",
+        type=float,
+        default=0.01,
+        help="highest learning rate; fine-tuning has half (%(default)s)",
+    )
     add("--rounds", type=int, default=15, help="of pruning (%(default)s)")
     add("--fraction", type=float, default=0.05, help="of the filters, per round (%(default)s)")
     add("--finetune-epochs", type=int, default=2, help="after each pruning (%(default)s)")
-    add("--tolerance", type=float, default=0.02, help="accuracy that may be lost (%(default)s)")
+    add(
+        "--tolerance",
+        type=float,
+        default=0.02,
+        help="drop in validation accuracy that passes (%(default)s)",
+    )
     o = parser.parse_args()
-    if not o.out.parent.is_dir() or o.out.is_dir() or not 0 < o.fraction < 1:
-        raise ValueError("--out is a file in a folder that exists, --fraction between 0 and 1.")
+    if not o.out.parent.is_dir() or o.out.exists() or not 0 < o.fraction < 1:
+        raise ValueError("--out is a new file in a folder there is, --fraction between 0 and 1.")
     torch.manual_seed(0)
     parts = ["train", "val"] + ["test"] * (o.folder / "test").is_dir()
     data = {part: load_images(o.folder / part, o.size, o.batch_size) for part in parts}
@@ -155,21 +184,22 @@ def main() -> None:
     full = best = network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     train(full, data["train"], o.epochs, o.rate)
     needed = max(0.0, accuracy(full, data["val"]) - o.tolerance)
-    sizes = counts = [len(score(full, group)) for group in find_groups(full)]
+    counts = [len(score(full, group)) for group in find_groups(full)]
+    about = {"arch": o.arch, "classes": classes, "size": o.size}
+    save(full, o.out, counts=counts, **about)  # so that an interrupted run leaves what it reached
     for number in range(1, o.rounds + 1):  # from the start: small layers neither stall nor drift
-        tried = [max(2, int(n * (1 - o.fraction) ** number + 0.5)) for n in sizes]
+        tried = [max(2, int(n * (1 - o.fraction) ** number + 0.5)) for n in counts]
         network = prune(best, tried)
         train(network, data["train"], o.finetune_epochs, o.rate / 2)
         reached = accuracy(network, data["val"])
         print(f"Round {number}: validation {reached:.3f}, {needed:.3f} needed.")
         if reached < needed:
             break  # it did not recover: the network before it is kept
-        best, counts = network, tried
+        best = network
+        save(best, o.out, counts=tried, **about)
     for name, one in {"full": full, "pruned": best}.items():
         tested = f"test {accuracy(one, data['test']):.3f}, " if "test" in data else ""
         print(f"The {name} network: {tested}{measure(one, o.size)}.")
-    about = {"arch": o.arch, "classes": classes, "size": o.size, "counts": counts}
-    torch.save({"state_dict": best.cpu().state_dict(), **about}, o.out)
     print(f"Saved in {o.out}: load it again with prune_resnet.load.")
 
 

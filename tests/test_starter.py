@@ -130,6 +130,7 @@ def test_it_works_alone_from_folder_to_file(tmp_path: Path, starter: ModuleType)
 
 
 def test_it_imports_torch_and_torchvision_alone() -> None:
+    """And Pillow, which torchvision brings."""
     tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
     names = {
         alias.name.split(".")[0]
@@ -138,7 +139,7 @@ def test_it_imports_torch_and_torchvision_alone() -> None:
         for alias in node.names
     }
     names |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert names - set(sys.stdlib_module_names) == {"torch", "torchvision"}
+    assert names - set(sys.stdlib_module_names) == {"torch", "torchvision", "PIL"}
 
 
 def said(starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: Any) -> str:
@@ -153,15 +154,17 @@ def said(starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: An
     ("arguments", "words"),
     [
         (["nowhere"], "nowhere"),
-        (["photos", "--out", "no/such/place.pt"], "--out is a file in a folder that exists"),
-        (["photos", "--out", "photos"], "--out is a file in a folder that exists"),
+        (["photos", "--out", "no/such/place.pt"], "--out is a new file in a folder there is"),
+        (["photos", "--out", "photos"], "--out is a new file in a folder there is"),
+        (["photos", "--out", "kept.pt"], "--out is a new file in a folder there is"),
         (["photos", "--fraction", "1.5"], "--fraction between 0 and 1"),
         (["photos", "--batch-size", "0"], "batch_size should be a positive integer value"),
         (["photos", "--size", "big"], "invalid int value"),
         (["photos", "--random", "--rate", "1e30"], "with a lower --rate"),
         (["unlike", "--random"], "must have the same classes"),
         (["empty", "--random"], "Found no valid file for the classes red"),
-        (["broken", "--random"], "0.png"),
+        (["broken", "--random"], "0.png can't be read"),
+        (["truncated", "--random"], "0.png can't be read"),
     ],
 )
 def test_what_a_user_can_mend_is_said_in_a_sentence(
@@ -180,8 +183,37 @@ def test_what_a_user_can_mend_is_said_in_a_sentence(
     (tmp_path / "empty" / "val" / "red" / "0.png").unlink()
     folder(tmp_path / "broken", images=1)
     (tmp_path / "broken" / "val" / "red" / "0.png").write_bytes(b"no picture")
+    folder(tmp_path / "truncated", images=1)
+    picture = tmp_path / "truncated" / "val" / "red" / "0.png"
+    picture.write_bytes(picture.read_bytes()[:-30])
+    (tmp_path / "kept.pt").write_text("of another day", encoding="utf-8")
     small = [] if "--size" in arguments else ["--size", "32", "--epochs", "3"]
     assert words in said(starter, [*arguments, *small], monkeypatch, capsys)
+    assert (tmp_path / "kept.pt").read_text(encoding="utf-8") == "of another day"
+
+
+def test_photographs_stand_upright(tmp_path: Path, starter: ModuleType) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise
+    Image.new("CMYK", (40, 20)).save(tmp_path / "photo.jpg", exif=exif)
+    picture = starter.read_image(str(tmp_path / "photo.jpg"))
+    assert (picture.size, picture.mode) == ((20, 40), "RGB")
+
+
+def test_what_was_reached_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: Any, starter: ModuleType
+) -> None:
+    rounds = iter([0.9, 0.9])
+    monkeypatch.setattr(starter, "accuracy", lambda *_: next(rounds))  # the third call fails
+    monkeypatch.setattr(starter, "train", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", images=1)
+    options = ["--random", "--rounds", "5", "--fraction", "0.5", "--size", "32"]
+    monkeypatch.setattr(sys, "argv", ["x", "photos", *options])
+    with pytest.raises(StopIteration):
+        starter.main()
+    assert starter.load("pruned.pt")[0].conv1.out_channels == 32
+    assert not (tmp_path / "pruned.part").exists()
 
 
 def test_weights_that_cannot_be_downloaded(
