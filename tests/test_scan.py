@@ -14,6 +14,11 @@ LAYOUTS: dict[str, tuple[dict[str, int], dict[str, list[int]], str]] = {
     "three": ({"train": 10, "val": 4, "test": 2}, {"train": [10, 10], "val": [4, 4]}, ""),
     "valid": ({"train": 10, "valid": 4, "test": 2}, {"val": [4, 4], "test": [2, 2]}, ""),
     "capitals": ({"Train": 9, "Validation": 4, "TEST": 2}, {"val": [4, 4], "test": [2, 2]}, ""),
+    "words": (
+        {"training_set": 10, "Validation Data": 4, "test-images": 2},
+        {"train": [10, 10], "val": [4, 4], "test": [2, 2]},
+        "",
+    ),
     "no val": ({"train": 20, "test": 2}, {"train": [17, 17], "val": [3, 3]}, "val is cut from tr"),
     "no test": ({"train": 9, "val": 4}, {"val": [2, 2], "test": [2, 2]}, "test is cut from val"),
     "train only": ({"train": 20}, {"train": [14, 14], "test": [3, 3]}, "only train"),
@@ -36,6 +41,21 @@ def test_layouts(tmp_path: Path, name: str) -> None:
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     scan = scan_folder(fill(tmp_path / "in", {"bus": 3, "train": 3, "tram": 3}))
     assert scan.classes == ("bus", "train", "tram")
+
+
+@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("val", "test"), ("my val", "train")])
+def test_parts_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for i, name in enumerate(names):
+        fill(tmp_path / "in" / name, {"cats": 5, "dogs": 5}, start=100 * i)
+    message = raises(tmp_path / "in")
+    assert "both hold a folder cats" in message and "name them train, val and test" in message
+
+
+def test_iphone_photographs_are_named(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "IMG_1.HEIC").write_bytes(b"x")
+    assert "convert them to .jpg" in raises(tmp_path / "in")
 
 
 def test_nested_hidden_linked_and_strange_files(tmp_path: Path) -> None:

@@ -56,11 +56,12 @@ def _decode(path: Path, size: int) -> np.ndarray:
     if path.stat().st_size == 0:
         raise UndecodableImage("the file is empty")
     with Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise UndecodableImage(f"{image.width} x {image.height} pixels are too many")
         # JPEG files can be decoded at a half, a quarter or an eighth of their size, which is much
         # faster; twice the wanted size leaves the antialiasing to the resize below.
+        whole = f"{image.width} x {image.height}"
         image.draft(None, (2 * size, 2 * size))
+        if image.width * image.height > MAX_PIXELS:
+            raise UndecodableImage(f"{whole} pixels are too many")
         image.load()
         square = ImageOps.fit(_rgb(_upright(image)), (size, size), Image.Resampling.BICUBIC)
     return np.array(square)

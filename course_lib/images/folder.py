@@ -24,7 +24,7 @@ FORMAT = 1  # raise it when what is stored, or the way images are divided, chang
 
 
 @dataclass(frozen=True)
-class Group:
+class Copies:
     """Files of one tree with the same bytes; `content` tells their bytes from others'."""
 
     content: str
@@ -32,7 +32,7 @@ class Group:
 
     @property
     def stratum(self) -> tuple[str, str]:
-        """The tree and the class that the group counts for."""
+        """The tree and the class that the copies count for."""
         return self.files[0].tree, self.files[0].class_name
 
 
@@ -155,7 +155,7 @@ class _Dealer:
         self._shares = scan.shares
         self._dealt: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
-    def deal(self, group: Group) -> str:
+    def deal(self, group: Copies) -> str:
         """Return the part the group goes to: an empty one, or the one furthest below its share."""
         shares, dealt = self._shares[group.stratum[0]], self._dealt[group.stratum]
         total = dealt.total() + len(group.files)
@@ -166,7 +166,7 @@ class _Dealer:
         return part
 
 
-def _groups(scan: Scan, seed: int) -> list[Group]:
+def _groups(scan: Scan, seed: int) -> list[Copies]:
     """Files with the same bytes together, shuffled by the seed, the classes taking turns."""
     same_size = Counter(file.bytes for file in scan.files)
     found: dict[tuple[str, str], list[ImageFile]] = defaultdict(list)
@@ -176,7 +176,7 @@ def _groups(scan: Scan, seed: int) -> list[Group]:
         if file.bytes and same_size[file.bytes] > 1:
             content = _digest(scan.root / file.path) or content
         found[file.tree, content].append(file)
-    groups = [Group(content, tuple(files)) for (_, content), files in found.items()]
+    groups = [Copies(content, tuple(files)) for (_, content), files in found.items()]
     strata = {stratum: i for i, stratum in enumerate(sorted({g.stratum for g in groups}))}
     order = stratified_order([strata[group.stratum] for group in groups])
     return [groups[i] for i in order]
@@ -212,7 +212,7 @@ def _unreadable_notes(scan: Scan, bad: Sequence[str]) -> list[str]:
     ]
 
 
-def _copy_notes(groups: Sequence[Group]) -> list[str]:
+def _copy_notes(groups: Sequence[Copies]) -> list[str]:
     """What is said of identical files: kept together, and reported where they contradict."""
     notes = []
     copies = sum(len(group.files) - 1 for group in groups)

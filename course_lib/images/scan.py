@@ -7,6 +7,7 @@ same below `DIR/train`, `DIR/val` and `DIR/test`, of which train and one of the 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,11 @@ from pathlib import Path
 from course_lib.errors import CourseError
 
 PARTS = ("train", "val", "test")
-PART_OF_FOLDER = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+# train, training, train_set, "Training Data", valid, validation-images, …
+PART_OF_FOLDER = re.compile(
+    r"(?P<part>train|val|test)(?:ing|id|idation)?(?:[ _-]?(?:set|data|images))?", re.IGNORECASE
+)
+LIKE_A_PART = re.compile(r"(^|[^a-z])(train|val|test)", re.IGNORECASE)
 JPEG_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif"}
 OTHER_ENDINGS = {".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".tga", ".avif"}
 ENDINGS = frozenset(JPEG_ENDINGS | OTHER_ENDINGS)
@@ -120,12 +117,12 @@ def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
     found: dict[str, Path] = {}
     others = []
     for entry in _entries(root):
-        part = PART_OF_FOLDER.get(entry.name.lower())
-        if not _is_folder(entry):
+        named_so = PART_OF_FOLDER.fullmatch(entry.name)
+        if not entry.is_dir():
             continue
-        if part is None:
+        if named_so is None:
             others.append(entry.name)
-        elif part in found:
+        elif (part := named_so["part"].lower()) in found:
             raise CourseError(
                 f"{root} has two folders for {part}, {found[part].name} and {entry.name}:"
                 " merge them or rename one."
@@ -141,7 +138,26 @@ def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
         return {part: found[part] for part in PARTS if part in found}, notes
     if found.keys() == {"train"} and not others:
         return {"": found["train"]}, ["There is only train: val and test are cut from it."]
+    _refuse_parts_as_classes(root)
     return {"": root}, []
+
+
+def _refuse_parts_as_classes(root: Path) -> None:
+    """Raise CourseError for parts whose names aren't understood, such as seg_train and seg_test: a
+    network would learn to tell the parts of a data set from each other.
+    """
+    owner: dict[str, str] = {}
+    for entry in _entries(root):
+        if not entry.is_dir() or not LIKE_A_PART.search(entry.name):
+            continue
+        for inner in filter(os.DirEntry.is_dir, _entries(entry.path)):
+            first = owner.setdefault(inner.name, entry.name)
+            if first != entry.name:
+                raise CourseError(
+                    f"{first} and {entry.name} in {root} both hold a folder {inner.name}, so they "
+                    "look like parts, not like classes: name them train, val and test (train and "
+                    "one more at least)."
+                )
 
 
 def _shares(trees: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -157,7 +173,7 @@ def _shares(trees: tuple[str, ...]) -> dict[str, dict[str, float]]:
 def _tree_files(root: Path, tree: str, place: Path, skipped: list[str]) -> list[ImageFile]:
     files = []
     for entry in _entries(place):
-        if not _is_folder(entry):
+        if not entry.is_dir():
             skipped.append(_below(root, entry.path))
             continue
         # Each real folder is entered once per class, so links that go round come to an end.
@@ -178,7 +194,7 @@ def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry[str]]:
         return
     seen.add(real)
     for entry in _entries(folder):
-        if _is_folder(entry):
+        if entry.is_dir():
             yield from _walk(entry.path, seen)
         elif entry.is_file():
             yield entry
@@ -201,10 +217,6 @@ def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
     return not entry.is_symlink() or os.path.exists(entry.path)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
 def _below(root: Path, path: str) -> str:
     return path[len(os.path.join(root, "")) :].replace(os.sep, "/")
 
@@ -217,10 +229,12 @@ def _classes(
     if not files:
         loose = [path for path in skipped if os.path.splitext(path)[1].lower() in ENDINGS]
         what = "has loose images, not sorted into classes" if loose else "holds no images"
+        if any(path.lower().endswith((".heic", ".heif")) for path in skipped):
+            what += " but .heic files, which can't be read here (convert them to .jpg)"
         raise CourseError(f"{first} {what}: {LAYOUT}.")
     top = "" if "" in trees else "train"
     loops = {os.path.realpath(root), os.path.realpath(first)}
-    folders = [entry for entry in _entries(first) if _is_folder(entry)]
+    folders = [entry for entry in _entries(first) if entry.is_dir()]
     classes = sorted(e.name for e in folders if os.path.realpath(e.path) not in loops)
     strangers = sorted({file.class_name for file in files} - set(classes))
     if strangers:
