@@ -31,7 +31,7 @@ from course_lib.pruning.surgery import as_laid_out
 from course_lib.resnet import ResNet, ResNetConfig, saved_form
 from course_lib.training import make_optimizer, make_schedule, place
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -54,6 +54,7 @@ class State:
         None  # the full network after its training, as saved_form gives it
     )
     passed: dict[str, Any] | None = None  # the last network that passed the gate
+    images: dict[str, Any] | None = None  # what it is trained on: Data.fingerprint()
     finished: bool = False
 
     @property
@@ -147,7 +148,7 @@ def write(state: State, file: IO[bytes]) -> None:
 
 PLAIN_FIELDS = (
     *("round", "attempt", "batch", "batches", "seconds", "val_accuracy_pruned"),
-    *("history", "curve", "full", "passed", "finished"),
+    *("history", "curve", "full", "passed", "images", "finished"),
 )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from course_lib.checkpoint import State
@@ -48,8 +51,31 @@ def require_removal(state: State, example: torch.Tensor) -> None:
         )
 
 
-def require_same_data(state: State, data: Data) -> None:
-    """Raise CourseError if a resumed run is given images that its network doesn't fit."""
+def as_begun(state: State, data: Data) -> Data:
+    """The images of a run, standardised as it began with; a new run begins with these.
+
+    Raises CourseError if a resumed run is given other images.
+    """
+    _require_fit(state, data)
+    found = data.fingerprint()
+    began = state.images = state.images or found
+    for key in ("image_size", "images", "labels"):
+        if found[key] != began[key]:
+            words = {
+                "image_size": f"{found[key]} pixels on a side, not the {began[key]}",
+                "images": f"the parts {_counts(found)}, not the {_counts(began)}",
+                "labels": "other labels, or the same in another order, than those",
+            }
+            raise _other_images(data, words[key])
+    return replace(data, mean=tuple(began["mean"]), std=tuple(began["std"]))
+
+
+def _counts(found: dict[str, Any]) -> str:
+    """How many images each part has."""
+    return ", ".join(f"{part} {count:,}" for part, count in found["images"].items())
+
+
+def _require_fit(state: State, data: Data) -> None:
     classes, channels = list(data.classes), data.train.images.shape[3]
     began = (state.full or {}).get("classes", classes)
     if began != classes or state.network.fc.out_features != len(classes):
@@ -58,7 +84,11 @@ def require_same_data(state: State, data: Data) -> None:
         what = f"{channels} channels, not the {state.network.conv1.in_channels}"
     else:
         return
-    raise CourseError(
+    raise _other_images(data, what)
+
+
+def _other_images(data: Data, what: str) -> CourseError:
+    return CourseError(
         f"The images of {data.name} have {what} that the run began with: put the old ones back, "
         "or start again in another --out."
     )

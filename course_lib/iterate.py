@@ -21,7 +21,7 @@ from tqdm import tqdm
 from course_lib import checkpoint, distributed, interrupt, measure
 from course_lib.answers import balanced_accuracy, confusion, share_right
 from course_lib.checkpoint import State
-from course_lib.checks import require_cost, require_removal, require_same_data
+from course_lib.checks import as_begun, require_cost, require_removal
 from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.errors import CourseError
@@ -106,10 +106,11 @@ def iterate(
         if found is None:
             require_cost(config)
             require_removal(state, torch.zeros(1, channels, size, size))
-        require_same_data(state, data)
+        as_begun(state, data)
         return state
 
     state = checkpoint.from_first(start, config, device)
+    data = as_begun(state, data)  # in every process
     loader = make_loader(config, data, device)
     precision = pick_precision(config.precision, device)
     with tqdm(

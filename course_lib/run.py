@@ -16,9 +16,11 @@ from filelock import FileLock, Timeout
 
 from course_lib import checkpoint, distributed, launcher, pretrained, report
 from course_lib import data as data_sets
+from course_lib.checks import as_begun
 from course_lib.config import Config, default_preset, make_config
 from course_lib.data import Data
 from course_lib.errors import CourseError
+from course_lib.images.torchvision_sets import TORCHVISION_SETS
 from course_lib.iterate import iterate
 from course_lib.pruning import PruningError
 from course_lib.training import pick_device
@@ -42,7 +44,7 @@ def run(
 ) -> int:
     """Begin or resume a run and report it; return the exit status 0.
 
-    Raises CourseError for all that a user can mend.
+    Raises CourseError for all that a user can fix.
     """
     with launcher.said_once():
         place = distributed.join(pick_device(device))
@@ -55,7 +57,10 @@ def run(
         try:
             clock = time.perf_counter()
             load = partial(load_data, config, cache, progress=not quiet)
-            network, data = pretrained.begin_with(config, distributed.first_then_others(load))
+            network, data = None, distributed.first_then_others(load)
+            begun = resume and distributed.on_first((out / "checkpoint.pt").exists)
+            if not begun:  # else the checkpoint has what the file of --start gave
+                network, data = pretrained.begin_with(config, data)
             data_seconds = time.perf_counter() - clock
             for note in () if quiet else data.notes:
                 print(note)
@@ -74,7 +79,7 @@ def run(
             raise
         if not first:
             return 0
-        summary = report.finish(state, data, out, place, data_seconds=data_seconds)
+        summary = report.finish(state, as_begun(state, data), out, place, data_seconds=data_seconds)
     print(report.describe(summary))
     print(f"The report is {out / 'report.html'}; history and the network lie beside it.")
     return 0
@@ -127,6 +132,8 @@ def require_apart(data: str, **folders: Path | None) -> None:
 
     Its figures would be taken for images the next time.
     """
+    if data == "generated" or data in TORCHVISION_SETS:
+        return
     with contextlib.suppress(OSError, RuntimeError):  # said where the data is loaded
         images = Path(data).expanduser().resolve()
         for name, folder in folders.items():
@@ -206,7 +213,7 @@ def load_data(config: Config, cache: Path | None, progress: bool) -> Data:
 
 @contextlib.contextmanager
 def sentences(config: Config, out: Path) -> Iterator[None]:
-    """Turn what a user can mend, wherever it comes from, into a CourseError; leave our own bugs."""
+    """Turn what a user can fix, wherever it comes from, into a CourseError; leave our own bugs."""
     try:
         yield
     except PruningError as error:
@@ -215,7 +222,7 @@ def sentences(config: Config, out: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and distributed.lost_another(error):
             resume = " and --resume" if (out / "config.json").exists() else ""
             raise CourseError(
-                "Another process of this run has ended, so this one ends too: mend what it says, "
+                "Another process of this run has ended, so this one ends too: fix what it says, "
                 f"if it says anything, and go on with the same command{resume}."
             ) from error
         if not is_out_of_memory(error):
@@ -233,7 +240,7 @@ def sentences(config: Config, out: Path) -> Iterator[None]:
             raise
         where = f"{error.filename}: " if error.filename else ""
         raise CourseError(
-            f"{where}{error.strerror}: mend that, or choose another folder."
+            f"{where}{error.strerror}: fix that, or choose another folder."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence that names the thing and the mend, and nothing lost."""
+"""What a user can get wrong: one sentence that names the thing and the fix, and nothing lost."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def cache_among_the_images(tmp: Path) -> list[str]:
 def paint(folder: Path, counts: dict[str, int], number: int = 0) -> Path:
     """A folder of small different pictures per class, numbered from the one after `number`."""
     for name, count in counts.items():
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for _ in range(count):
             number += 1
             picture = Image.new("RGB", (20, 20), (number % 256, 7 * number % 256, 50))
@@ -466,7 +466,7 @@ NO_CHECKPOINT = "checkpoint.pt is damaged or not a checkpoint"
         (changed(base_width=8), "config.json has base_width: 8, not 4"),
         (changed(rounds=9), "rounds: 9, not 1"),
         (cut("checkpoint.pt"), NO_CHECKPOINT),
-        (other_format, "format 99, not 1"),
+        (other_format, "format 99, not 2"),
         (other_widths, NO_CHECKPOINT),
         (checkpoint_of([1, 2]), NO_CHECKPOINT),
         (checkpoint_of({}), NO_CHECKPOINT),
@@ -518,6 +518,17 @@ def test_images_that_changed_their_classes(tmp_path, capsys, no_report):
     (data / "b").rename(data / "d")
     shutil.rmtree(data / "c")
     refused(capsys, "the classes a, d", "run", "--resume", "--quiet", *places)
+    assert contents(tmp_path / "run") == before
+
+
+def test_images_that_became_more(tmp_path, capsys, no_report):
+    data = paint(tmp_path / "data", {"a": 8, "b": 8})
+    places = ["--out", tmp_path / "run", "--cache", tmp_path / "cache"]
+    assert course(capsys, *RUN, *places, "--data", data)[0] == 0
+    before = contents(tmp_path / "run")
+    paint(data, {"a": 12}, number=100)
+    words = "have the parts train 20, val 4, test 4, not the train 12, val 2, test 2 that the run"
+    refused(capsys, words, "run", "--resume", "--quiet", *places)
     assert contents(tmp_path / "run") == before
 
 
