@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from course_lib import launcher
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -67,5 +68,4 @@ def end(number: int, frame: FrameType | None) -> None:
 
 def _ours() -> bool:
     """Whether signals come to this thread, and no launcher of several processes handles them."""
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    return alone and threading.current_thread() is threading.main_thread()
+    return launcher.processes() == 1 and threading.current_thread() is threading.main_thread()

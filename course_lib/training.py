@@ -22,6 +22,7 @@ from course_lib.config import DEVICES, PRECISIONS
 from course_lib.data import Data, Split
 from course_lib.distillation import distance, soft_targets
 from course_lib.errors import CourseError
+from course_lib.pruning.tracing import evaluating
 
 Batch = tuple[Tensor, Tensor]
 
@@ -153,7 +154,7 @@ class Loader:
 
     def training_batch(self, phase: str, batch: int) -> Batch:
         """Batch number `batch` of a phase of training, or this process's share of it; every image
-        once per epoch, each epoch in its own order.
+        at most once per epoch (what fills no batch is left out), each epoch in its own order.
         """
         size = len(self.splits["train"][1])
         per_epoch = max(1, size // self.batch_size)
@@ -234,8 +235,9 @@ def make_schedule(
         group.pop("initial_lr", None)  # a carried optimiser remembers its last cycle
     if warm_up * batches == 1:  # PyTorch would divide by a rise of no length
         warm_up *= 1 + 1e-9
+    steps = max(2, batches)  # a cycle of one would be its end alone, and the rate there is nothing
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak, total_steps=batches, pct_start=warm_up, cycle_momentum=False
+        optimizer, peak, total_steps=steps, pct_start=warm_up, cycle_momentum=False
     )
 
 
@@ -294,17 +296,15 @@ def one_cycle(
 def predict(
     network: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32
 ) -> Batch:
-    """Logits [N, classes] and labels [N] over all batches, on the CPU; the network's mode is left
+    """Logits [N, classes] and labels [N] over all batches, on the CPU; every layer's mode is left
     as it was.
     """
-    mode = network.training
-    network.eval()
     logits, labels = [], []
-    for images, truth in batches:
-        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-            logits.append(network(images).float().cpu())
-        labels.append(truth.cpu())
-    network.train(mode)
+    with evaluating(network):
+        for images, truth in batches:
+            with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+                logits.append(network(images).float().cpu())
+            labels.append(truth.cpu())
     return torch.cat(logits), torch.cat(labels)
 
 

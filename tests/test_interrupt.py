@@ -94,8 +94,12 @@ def test_threads_and_launchers_keep_their_handlers(monkeypatch):
     thread.start()
     thread.join()
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     look()
     assert seen == [signal.default_int_handler] * 2
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")  # WORLD_SIZE alone: somebody else's, no torchrun
+    look()
+    assert seen[2] != signal.default_int_handler
 
 
 def test_sigterm_raises_outside_too():
