@@ -27,7 +27,7 @@ NEW_NETWORK = """\
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 for something the user can mend, 130 for
+    """Run the command line; return the exit status: 0, 2 for something the user can fix, 130 for
     Ctrl-C (143 for SIGTERM).
     """
     for stream in (sys.stdout, sys.stderr):
@@ -76,7 +76,7 @@ def _import(packages: Iterable[str]) -> None:
     except Exception as error:  # a broken installation raises nearly anything
         raise CourseError(
             f"{name} can't be imported ({type(error).__name__}: {error}): "
-            "python -m course_lib doctor says what is wrong and how to mend it."
+            "python -m course_lib doctor says what is wrong and how to fix it."
         ) from error
 
 
@@ -156,7 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        help="where options start from (default: laptop; photos for your own images)",
+        help="where options start from (default: laptop for generated images, photos for others)",
     )
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument("--device", choices=DEVICES, help="default: auto, the fastest there is")

@@ -75,7 +75,7 @@ def wrap(network: nn.Module) -> nn.Module:
 def on_first(action: Callable[[], T]) -> T:
     """What the action returns in the first process, which alone does it, for every process.
 
-    An error that the user can mend is said once and ends them all with status 2.
+    An error that the user can fix is said once and ends them all with status 2.
     """
     if world() == 1:
         return action()

@@ -1,4 +1,4 @@
-"""Whether this machine has all that the course needs, and how to mend what it lacks.
+"""Whether this machine has all that the course needs, and how to fix what it lacks.
 
 Each check is a function of what was found. Only the standard library is imported, so that it works
 where nothing else does.
@@ -44,12 +44,12 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is ("ok", "warning", "problem"), and what mends it."""
+    """What was looked at, how it is ("ok", "warning", "problem"), and what fixes it."""
 
     name: str
     verdict: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine() -> list[Check]:
@@ -65,21 +65,23 @@ def examine() -> list[Check]:
         check_memory(machine.free_memory()),
         *check_cache(found),
         check_folder("this folder", here, "change to a folder of yours, or give an --out"),
-        check_disk("its disk", machine.free_disk(here), "make room, or give an --out elsewhere"),
+        check_disk(
+            "folder's disk", machine.free_disk(here), "make room, or give an --out elsewhere"
+        ),
         *check_lab({name: versions[name] for name in LAB_PACKAGES}, lowest, found),
     ]
 
 
 def describe(checks: Sequence[Check]) -> str:
-    """A line per check with what mends it, and one for them all."""
+    """A line per check with what fixes it, and one for them all."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
-        mend = f": {check.mend}" if check.mend else ""
-        lines.append(f"{check.name:<{width}}  {check.verdict:<7}  {one_line(check.what)}{mend}")
+        fix = f": {check.fix}" if check.fix else ""
+        lines.append(f"{check.name:<{width}}  {check.verdict:<7}  {one_line(check.what)}{fix}")
     problems = sum(check.verdict == PROBLEM for check in checks)
     if problems:
-        lines.append(f"{problems} problem{'s' * (problems != 1)} to mend, then look again.")
+        lines.append(f"{problems} problem{'s' * (problems != 1)} to fix, then look again.")
     else:
         lines.append("All that a run needs is here.")
     return "\n".join(lines)
@@ -95,11 +97,11 @@ def check_python(version: Sequence[int]) -> Check:
     """Whether it is a version that the course is tested with."""
     text, minor = ".".join(map(str, version)), tuple(version[:2])
     if minor < OLDEST:
-        mend = "install Python 3.11 or newer, then `make setup PYTHON=python3.12`"
-        return Check("python", PROBLEM, f"{text} is too old", mend)
+        fix = "install Python 3.11 or newer, then `make setup PYTHON=python3.12`"
+        return Check("python", PROBLEM, f"{text} is too old", fix)
     if minor > NEWEST_TESTED:
-        mend = f"if something fails, use Python {'.'.join(map(str, NEWEST_TESTED))}"
-        return Check("python", WARNING, f"{text} is newer than what the course is tested on", mend)
+        fix = f"if something fails, use Python {'.'.join(map(str, NEWEST_TESTED))}"
+        return Check("python", WARNING, f"{text} is newer than what the course is tested on", fix)
     return Check("python", OK, text)
 
 
@@ -143,7 +145,7 @@ def check_lab(
     if checks[0].verdict == OK:
         return [Check("notebooks", OK, _listed(versions))]
     without = ", and the notebooks need it"
-    return [Check(c.name, WARNING, c.what + without, c.mend) for c in checks]
+    return [Check(c.name, WARNING, c.what + without, c.fix) for c in checks]
 
 
 def check_devices(found: Mapping[str, Any]) -> Check:
@@ -160,9 +162,9 @@ def check_devices(found: Mapping[str, Any]) -> Check:
         parts.append("Apple's MPS")
     what = f"{', '.join(parts)}; --device auto takes {taken}"
     if devices.get(taken):
-        mend = "give --device cpu, or install a driver and a PyTorch that belong together"
+        fix = "give --device cpu, or install a driver and a PyTorch that belong together"
         reason = one_line(devices[taken])
-        return Check("devices", PROBLEM, f"{what}, which doesn't work ({reason})", mend)
+        return Check("devices", PROBLEM, f"{what}, which doesn't work ({reason})", fix)
     return Check("devices", OK, what)
 
 
@@ -184,33 +186,33 @@ def check_cache(found: Mapping[str, Any]) -> list[Check]:
     if "crash" in found or {"numpy", "filelock"} & set(found["broken"]):
         return [Check("cache", WARNING, "where it lies isn't known until the packages are there")]
     cache = importlib.import_module("course_lib.images.cache")
-    mend = f"name another folder with --cache or {cache.ENVIRONMENT_VARIABLE}"
+    fix = f"name another folder with --cache or {cache.ENVIRONMENT_VARIABLE}"
     folder = cache.default_cache()
     return [
-        check_folder("cache", folder, mend),
-        check_disk("its disk", machine.free_disk(folder), f"make room, or {mend}"),
+        check_folder("cache", folder, fix),
+        check_disk("cache's disk", machine.free_disk(folder), f"make room, or {fix}"),
     ]
 
 
-def check_folder(name: str, folder: Path, mend: str) -> Check:
+def check_folder(name: str, folder: Path, fix: str) -> Check:
     """Whether files can be written into the folder, or into the one that it will be made in."""
     try:
         with tempfile.TemporaryFile(dir=machine.nearest(folder)) as file:
             file.write(b"course")
     except OSError as error:
         what = f"{folder} can't be written ({error.strerror or error})"
-        return Check(name, PROBLEM, what, mend)
+        return Check(name, PROBLEM, what, fix)
     return Check(name, OK, str(folder))
 
 
-def check_disk(name: str, free: float | None, mend: str) -> Check:
+def check_disk(name: str, free: float | None, fix: str) -> Check:
     """Whether there is room for a run; `free` in bytes."""
     if free is None:
         return Check(name, WARNING, "how much is free can't be told")
     what = f"{free / GB:.1f} GB free"
     if free < DISK_NEEDED:
-        return Check(name, PROBLEM, what, mend)
-    return Check(name, WARNING, what, mend) if free < DISK_COMFORTABLE else Check(name, OK, what)
+        return Check(name, PROBLEM, what, fix)
+    return Check(name, WARNING, what, fix) if free < DISK_COMFORTABLE else Check(name, OK, what)
 
 
 def _listed(versions: Mapping[str, str | None]) -> str:

@@ -2,7 +2,7 @@
 
 
 class CourseError(ValueError):
-    """Something the user can mend; the message is one sentence that names the thing and the mend.
+    """Something the user can fix; the message is one sentence that names the thing and the fix.
 
     The command line prints the message and ends with status 2, without a traceback.
     """

@@ -98,13 +98,13 @@ def _loaded(path: str | Path) -> Any:
     try:
         return torch.load(Path(path).expanduser(), weights_only=True, map_location="cpu")
     except OSError as error:
-        why, mend = error.strerror or str(error), "put it there or name another file"
+        why, fix = error.strerror or str(error), "put it there or name another file"
     except pickle.UnpicklingError:
         why = "it is no file of PyTorch's, or holds more than tensors, numbers and texts"
-        mend = "save the network's state_dict() and name that file"
+        fix = "save the network's state_dict() and name that file"
     except Exception as error:  # torch.load raises whatever its file makes it raise
-        why, mend = f"{type(error).__name__}: it is damaged", "name another file"
-    raise CourseError(f"--start {path} can't be read ({why}): {mend}.")
+        why, fix = f"{type(error).__name__}: it is damaged", "name another file"
+    raise CourseError(f"--start {path} can't be read ({why}): {fix}.")
 
 
 def _ours(saved: Mapping[str, Any]) -> ResNet | None:

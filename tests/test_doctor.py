@@ -47,7 +47,7 @@ def test_the_lower_bounds_are_the_projects() -> None:
 )
 def test_python(version, verdict) -> None:
     check = doctor.check_python(version)
-    assert check.verdict == verdict and (verdict == OK) == (check.mend == "")
+    assert check.verdict == verdict and (verdict == OK) == (check.fix == "")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_python(version, verdict) -> None:
 def test_a_broken_package_is_a_problem_with_its_mend(versions, found, name, words) -> None:
     (check,) = doctor.check_packages({**VERSIONS, **versions}, LOWEST, found)
     assert (check.name, check.verdict) == (name, PROBLEM)
-    assert words in check.what and "make setup" in check.mend
+    assert words in check.what and "make setup" in check.fix
 
 
 @pytest.mark.parametrize("version", ["2.11", "2.11.0+cpu", "2.15.0", "3.0", None])
@@ -77,7 +77,7 @@ def test_missing_notebooks_are_a_warning() -> None:
     lab = {"jupyterlab": None, "ipywidgets": "8.1.0"}
     found = {**GOOD, "broken": {"jupyterlab": "ModuleNotFoundError"}}
     (check,) = doctor.check_lab(lab, {}, found)
-    assert (check.name, check.verdict) == ("jupyterlab", WARNING) and "make setup" in check.mend
+    assert (check.name, check.verdict) == ("jupyterlab", WARNING) and "make setup" in check.fix
     (check,) = doctor.check_lab({"jupyterlab": "4.5", "ipywidgets": "8.1.0"}, {}, GOOD)
     assert check.verdict == OK
 
@@ -100,14 +100,14 @@ def test_missing_notebooks_are_a_warning() -> None:
 def test_devices(found, verdict, words) -> None:
     check = doctor.check_devices(found)
     assert check.verdict == verdict and words in check.what
-    assert ("--device cpu" in check.mend) == (verdict == PROBLEM)
+    assert ("--device cpu" in check.fix) == (verdict == PROBLEM)
 
 
 @pytest.mark.parametrize("look", [doctor.check_memory, lambda m: doctor.check_disk("disk", m, "x")])
 def test_memory_and_disk(look) -> None:
     def given(amount: float) -> tuple[str, bool]:
         check = look((amount, "free") if look is doctor.check_memory else amount)
-        return check.verdict, bool(check.mend)
+        return check.verdict, bool(check.fix)
 
     assert given(0.2e9) == (PROBLEM, True)
     assert given(2e9) == (WARNING, True)
@@ -121,11 +121,11 @@ def test_memory_is_told_here() -> None:
 
 
 def test_folders(tmp_path) -> None:
-    assert doctor.check_folder("cache", tmp_path / "not" / "yet", "mend").verdict == OK
+    assert doctor.check_folder("cache", tmp_path / "not" / "yet", "fix").verdict == OK
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     check = doctor.check_folder("cache", tmp_path / "file" / "cache", "name another")
-    assert (check.verdict, check.mend) == (PROBLEM, "name another")
+    assert (check.verdict, check.fix) == (PROBLEM, "name another")
 
 
 @pytest.mark.skipif(
@@ -134,14 +134,14 @@ def test_folders(tmp_path) -> None:
 )
 def test_a_folder_without_permission(tmp_path) -> None:
     tmp_path.chmod(0o500)
-    assert doctor.check_folder("cache", tmp_path, "mend").verdict == PROBLEM
+    assert doctor.check_folder("cache", tmp_path, "fix").verdict == PROBLEM
 
 
 def test_the_cache(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PRUNING_RESNETS_CACHE", str(tmp_path / "file"))
     assert doctor.check_cache(GOOD)[0].verdict == PROBLEM
-    assert "PRUNING_RESNETS_CACHE" in doctor.check_cache(GOOD)[0].mend
+    assert "PRUNING_RESNETS_CACHE" in doctor.check_cache(GOOD)[0].fix
     monkeypatch.setenv("PRUNING_RESNETS_CACHE", str(tmp_path / "new"))
     assert doctor.check_cache(GOOD)[0].verdict == OK
     for broken in ({"crash": "x"}, {"broken": {"numpy": "x"}}):
@@ -149,14 +149,14 @@ def test_the_cache(tmp_path, monkeypatch) -> None:
 
 
 def test_status_and_last_line(monkeypatch, capsys) -> None:
-    fine, bad = doctor.Check("a", OK, "x"), doctor.Check("long name", PROBLEM, "x\ny", "mend it")
+    fine, bad = doctor.Check("a", OK, "x"), doctor.Check("long name", PROBLEM, "x\ny", "fix it")
     for checks, status in (([fine], 0), ([fine, bad], 2)):
         monkeypatch.setattr(doctor, "examine", lambda checks=checks: checks)
         assert main(["doctor"]) == status
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["a  ok       x", "All that a run needs is here."]
-    assert lines[3] == "long name  problem  x y: mend it"
-    assert lines[4].startswith("1 problem to mend")
+    assert lines[3] == "long name  problem  x y: fix it"
+    assert lines[4].startswith("1 problem to fix")
 
 
 # ---- broken installations, in processes of their own
@@ -228,7 +228,8 @@ def test_doctor_on_this_machine() -> None:
     assert f"torch {torch.__version__.split('+')[0]}" in done.stdout
     assert f"--device auto takes {pick_device().type}" in done.stdout
     names = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    expected = {"python", "packages", "devices", "memory", "cache", "this folder", "its disk"}
+    expected = {"python", "packages", "devices", "memory", "cache", "this folder"}
+    expected |= {"cache's disk", "folder's disk"}
     assert expected <= set(names)
 
 

@@ -173,7 +173,7 @@ def test_resuming_puts_the_full_network_back(finished, tmp_path, there):
 
 
 def test_a_round_that_does_not_recover_is_tried_again_and_rolled_back(tmp_path):
-    # Four fifths of the filters gone and a rate that can't mend it: the first round has to fail.
+    # Four fifths of the filters gone and a rate that can't fix it: the first round has to fail.
     hopeless = replace(TINY, fraction=0.8, finetune_rate=1e-9, tolerance=0.01, finetune_batches=2)
     state = run(hopeless, tmp_path)
     full, failed = state.history
