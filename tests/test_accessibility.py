@@ -23,7 +23,8 @@ from course_lib.plots.criteria import agreement_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 PLOTS = [*sorted((ROOT / "course_lib" / "plots").glob("*.py")), ROOT / "course_lib" / "pictures.py"]
-PALETTE = {name: getattr(style, name) for name in ("BLUE", "ORANGE", "RED", "SKY", "BLACK")}
+NAMES = ("BLUE", "ORANGE", "RED", "SKY", "PURPLE", "BLACK")
+PALETTE = {name: getattr(style, name) for name in NAMES}
 # Below 3 : 1 on white, so they never stand alone: a marker, dashes, a hatch, an outline or words
 # are beside them wherever they are used.
 LIGHT = {"ORANGE", "SKY"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import course_notebooks as course
 import pytest
+import torch
 
 from course_lib.errors import CourseError
 from course_lib.lessons import catalogue
@@ -84,6 +85,140 @@ def test_each_known_mistake_gets_its_own_message(name: str) -> None:
         assert "yours" in verdict.text
 
 
+# Answers as learners write them. The wrong ones used to pass, or ended in a bare exception, and a
+# later cell crashed.
+CUT = "def cut_conv(conv, outs=None, ins=None):\n"
+CUT_TENSORS = """
+    weight = conv.weight.detach()
+    outs = torch.arange(len(weight)) if outs is None else outs
+    ins = torch.arange(weight.shape[1]) if ins is None else ins
+"""
+BARE = "    new = nn.Conv2d(len(ins), len(outs), conv.kernel_size, bias=conv.bias is not None)\n"
+WHOLE = BARE.replace("conv.kernel_size,", "conv.kernel_size, conv.stride, conv.padding,")
+FILL_CONV = """
+    new.weight = nn.Parameter(weight[outs][:, ins])
+    if conv.bias is not None:
+        new.bias = nn.Parameter(conv.bias.detach()[outs])
+    return new
+"""
+NORM = "def cut_norm(norm, kept):\n"
+FILL_NORM = """
+    new.weight, new.bias = nn.Parameter(norm.weight[kept]), nn.Parameter(norm.bias[kept])
+    new.running_mean, new.running_var = norm.running_mean[kept], norm.running_var[kept]
+    new.num_features = len(kept)
+"""
+BLOCKS = """
+def prune_conv2(block, following, kept):
+    block.conv2, block.bn2 = cut_conv(block.conv2, outs=kept), cut_norm(block.bn2, kept)
+    block.shortcut[0] = cut_conv(block.shortcut[0], outs=kept)
+    block.shortcut[1] = cut_norm(block.shortcut[1], kept)
+    following.conv1 = cut_conv(following.conv1, ins=kept)
+    following.shortcut[0] = cut_conv(following.shortcut[0], ins=kept)
+    return block, following
+"""
+IN_BLOCK = """
+def prune_conv1(block, kept):
+    block.conv1, block.bn1 = cut_conv(block.conv1, outs=kept), cut_norm(block.bn1, kept)
+    block.conv2 = cut_conv(block.conv2, ins=kept)
+    return block
+"""
+LOSS, GRADIENT = "def mean_squared_error(m, b, x, y):\n", "def gradient(m, b, x, y):\n"
+NO_TENSOR = "where a tensor is expected: leave out .item(), float() or tolist(), or wrap it in"
+CONVOLVED = """
+def convolve(image, kernel):
+    k = len(kernel)
+    return [[(image[r:r + k, c:c + k] * kernel).sum().item() for c in range(len(image) - k + 1)]
+            for r in range(len(image) - k + 1)]
+"""
+STANDARD = """
+def batch_norm(x, weight, bias, eps):
+    mean = x.mean(dim=(0, 2, 3), keepdim=True)
+    variance = x.var(dim=(0, 2, 3), keepdim=True, correction=0)
+    new = (x - mean) / (variance ** 0.5 + eps)
+    return new * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+"""
+FLAT = "def output_size(size, kernel, stride, padding):\n"
+WRONG = [
+    ("01.1", LOSS + "    return ((m * x + b - y) ** 2).mean().item()", f"a float {NO_TENSOR}"),
+    (
+        "01.2",
+        GRADIENT + "    e = 2 * (m * x + b - y)\n    return float((e * x).mean()), float(e.mean())",
+        f"At place 0: It gives a float {NO_TENSOR}",
+    ),
+    (
+        "01.2",
+        GRADIENT
+        + "    e = 2 * (m * x + b - y)\n    return torch.stack([(e * x).mean(), e.mean()])",
+        "It gives a tensor of shape [2] where 2 tensors are expected, one by one.",
+    ),
+    (
+        "01.5",
+        "def sizes(weight):\n    return [row.abs().sum().item() for row in weight]",
+        f"a list {NO_TENSOR}",
+    ),
+    (
+        "01.6",
+        "def remove_output(first, second, index):\n"
+        "    stay = torch.arange(len(first)) != index\n    return first[stay], second[stay]",
+        "a column: second[:, stay]",
+    ),
+    ("02.1", CONVOLVED, f"a list {NO_TENSOR}"),
+    ("02.2", FLAT + "    return (size + 2 * padding - kernel) / stride + 1", "You divided with /"),
+    ("02.3", STANDARD, "ε belongs under the root"),
+    ("04.1", CUT + CUT_TENSORS + BARE + FILL_CONV, "Stride and padding are lost"),
+    (
+        "04.1",
+        CUT + CUT_TENSORS + "    new = conv\n    new.out_channels, new.in_channels = len(outs),"
+        " len(ins)" + FILL_CONV,
+        "You cut the convolution you were given",
+    ),
+    (
+        "04.2",
+        NORM + "    new = nn.BatchNorm2d(len(kept))" + FILL_NORM + "    return new",
+        "and the mode",
+    ),
+    ("04.2", NORM + "    new = norm" + FILL_NORM + "    return new", "You cut the batch norm you"),
+    ("04.3", IN_BLOCK, "You changed the block you were given: copy it first."),
+    ("04.5", BLOCKS, "You changed the blocks you were given: copy them first."),
+]
+COPIES = "    block, following = copy.deepcopy(block), copy.deepcopy(following)\n    block.conv2, "
+RIGHT = [
+    ("01.1", LOSS + "    return sum((m * a + b - c) ** 2 for a, c in zip(x, y)) / len(x)"),
+    ("01.2", GRADIENT + "    e = 2 * (m * x + b - y)\n    return [(e * x).mean(), e.mean()]"),
+    ("01.5", "def sizes(weight):\n    return torch.tensor([float(r.abs().sum()) for r in weight])"),
+    ("02.1", CONVOLVED.replace("return ", "return torch.tensor(") + "    )"),
+    ("02.2", FLAT + "    return int((size + 2 * padding - kernel) / stride + 1)"),
+    ("04.1", CUT + CUT_TENSORS + WHOLE + FILL_CONV),
+    (
+        "04.2",
+        NORM + "    new = nn.BatchNorm2d(len(kept), norm.eps, norm.momentum).train(norm.training)\n"
+        "    numbers = norm.state_dict()\n"
+        "    new.load_state_dict({k: v[kept] if v.dim() else v for k, v in numbers.items()})\n"
+        "    return new",
+    ),
+    (
+        "04.3",
+        IN_BLOCK.replace(
+            "    block.conv1,", "    block = copy.deepcopy(block)\n    block.conv1,", 1
+        ),
+    ),
+    ("04.5", BLOCKS.replace("    block.conv2, ", COPIES, 1)),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "says"), WRONG)
+def test_what_would_crash_a_later_cell_is_refused(name: str, source: str, says: str) -> None:
+    verdict = judge(EXERCISES[name], define(name, source))
+    assert verdict.status == "not yet"
+    assert says in verdict.text
+
+
+@pytest.mark.parametrize(("name", "source"), RIGHT)
+def test_what_is_right_in_another_way_passes(name: str, source: str) -> None:
+    verdict = judge(EXERCISES[name], define(name, source))
+    assert verdict.status == "passed", verdict.text
+
+
 def _raises(*arguments: Any) -> Any:
     raise KeyError("no such layer")
 
@@ -146,3 +281,72 @@ def test_predictions_are_kept_or_refused(name: str, capsys: pytest.CaptureFixtur
             catalogue.predict(name, wrong)
     code = "\n".join(cell.source for cell in course.code_cells(notebook(name[:2])))
     assert f'predict("{name}"' in code
+
+
+# ---- right answers of other kinds, and wrong ones that once passed
+
+
+def _drops_the_first(network: Any, images: Any, clock: Any, wait: Any, repeats: int = 5) -> float:
+    """Instead of a warm-up: one reading more, and the first isn't counted."""
+    network.eval()
+    readings = []
+    with torch.no_grad():
+        for _ in range(repeats + 1):
+            wait()
+            started = clock()
+            network(images)
+            wait()
+            readings.append(clock() - started)
+    return sorted(readings[1:])[repeats // 2]
+
+
+def test_a_stopwatch_needs_a_warm_up() -> None:
+    exercise = EXERCISES["08.1"]
+    assert judge(exercise, _drops_the_first).status == "passed"
+    lines = page("08.1").solution.splitlines()
+    (warm_up,) = (place for place, line in enumerate(lines) if "# warm up" in line)
+    without = "\n".join(lines[:warm_up] + lines[warm_up + 2 :])  # the wait that follows goes too
+    verdict = judge(exercise, define("08.1", without))
+    assert verdict.status == "not yet" and "one untimed pass first" in verdict.text
+    unsettled = "\n".join(lines[: warm_up + 1] + lines[warm_up + 2 :])
+    verdict = judge(exercise, define("08.1", unsettled))
+    assert verdict.status == "not yet" and "wait for that pass, too" in verdict.text
+
+
+def _numbers(train: list[str], test: list[str], check: Callable[[str, list[str]], None]) -> Any:
+    classes = sorted({file.split("/")[0] for file in train})
+    for file in test:
+        check(file.split("/")[0], classes)
+    return [[classes.index(file.split("/")[0]) for file in part] for part in (train, test)]
+
+
+def _stopped_by(error: type[Exception]) -> Callable[..., Any]:
+    def check(name: str, classes: list[str]) -> None:
+        if name not in classes:
+            raise error(f"class {name} is not in training")
+
+    return lambda train, test: _numbers(train, test, check)
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError, Exception, RuntimeError, KeyError, ValueError, CourseError]
+)
+def test_an_unknown_class_may_stop_with_any_error(error: type[Exception]) -> None:
+    assert judge(EXERCISES["09.3"], _stopped_by(error)).status == "passed"
+
+
+def test_an_error_where_all_classes_are_known_is_a_fault() -> None:
+    def strict(train: list[str], test: list[str]) -> Any:
+        assert {file.split("/")[0] for file in train} == {file.split("/")[0] for file in test}
+        return _stopped_by(ValueError)(train, test)
+
+    verdict = judge(EXERCISES["09.3"], strict)
+    assert verdict.status == "not yet" and "It stops with AssertionError" in verdict.text
+
+
+def test_a_network_that_never_fell_has_recovered_at_once() -> None:
+    source = page("06.5").solution
+    assert source.count("for point in points:") == 1
+    late = source.replace("for point in points:", "for point in points[1:]:")
+    verdict = judge(EXERCISES["06.5"], define("06.5", late))
+    assert verdict.status == "not yet" and "left out the point at the surgery" in verdict.text

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from image_folders import SIZE, all_colours, colours, counts, draw, fill, load, trees
 from PIL import Image
 
+from course_lib.errors import CourseError
 from course_lib.images.folder import default_image_size, stratified_order
 from course_lib.images.scan import PARTS, scan_folder
+from course_lib.lessons.photo_folder import make_photos
 
 
 def test_one_tree_is_divided_by_class(tmp_path: Path) -> None:
@@ -128,3 +130,17 @@ def test_default_image_size(tmp_path: Path, side: int, expected: int) -> None:
         Image.new("1", (side + i, side)).save(tmp_path / "in" / "ab"[i % 2] / f"{i}.png")
     (tmp_path / "in" / "a" / "bad.png").write_text("bad")
     assert default_image_size(scan_folder(tmp_path / "in"), largest=96) == expected
+
+
+def test_the_drawn_folder_is_drawn_anew_but_for_what_is_somebodys(tmp_path: Path) -> None:
+    folder, wanted = tmp_path / "photos", {"blue": 10, "red": 10}
+    odd = make_photos(folder, wanted)
+    assert all((folder / name).is_file() for name in odd)
+    assert make_photos(folder, wanted) == odd
+    mine = folder / "blue" / "my van.jpg"
+    mine.write_bytes(b"a photograph")
+    with pytest.raises(CourseError, match=r"my van\.jpg isn't the course's"):
+        make_photos(folder, wanted)
+    assert mine.read_bytes() == b"a photograph"
+    with pytest.raises(CourseError, match="isn't a folder that the course drew"):
+        make_photos(tmp_path, wanted)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.lessons.compare import difference, shown
+from course_lib.lessons.compare import difference, shown, tensors
 from course_lib.lessons.exercise import Exercise, Mistake, is_stub, judge
 
 
@@ -270,6 +270,44 @@ def test_the_same_in_another_form_is_the_same(given: Any, expected: Any) -> None
 )
 def test_what_differs_is_said(given: Any, expected: Any, words: str) -> None:
     assert words in str(difference(given, expected))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (torch.tensor(2.0), torch.tensor(2.0)),
+        ((torch.ones(2), torch.ones(1)), (torch.ones(2), torch.ones(1))),
+        ([torch.ones(2), torch.ones(1)], (torch.ones(2), torch.ones(1))),
+        (2, 2.0),
+    ],
+)
+def test_a_tensor_for_a_tensor_is_the_same(given: Any, expected: Any) -> None:
+    assert tensors(given, expected) is None
+
+
+NO_TENSOR = (
+    "where a tensor is expected: leave out .item(), float() or tolist(), or wrap it in"
+    " torch.tensor(…)."
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "words"),
+    [
+        (2.0, torch.tensor(2.0), f"It gives a float {NO_TENSOR}"),
+        (2, torch.tensor(2.0), f"It gives an int {NO_TENSOR}"),
+        ([1.0, 1.0], torch.ones(2), f"It gives a list {NO_TENSOR}"),
+        (np.ones(2), torch.ones(2), f"It gives a ndarray {NO_TENSOR}"),
+        ((1.0, torch.ones(1)), (torch.tensor(1.0), torch.ones(1)), "At place 0: It gives a float"),
+        (torch.ones(2), (torch.ones(()), torch.ones(())), "[2] where 2 tensors are expected, one"),
+        ((torch.ones(1),), (torch.ones(1), torch.ones(1)), "1 of 2 things"),
+        (torch.ones(2), torch.zeros(2), "The numbers differ."),
+        ("1", torch.ones(()), "'1', of type str"),
+        (None, torch.ones(()), "None, of type NoneType"),
+    ],
+)
+def test_what_is_no_tensor_is_said(given: Any, expected: Any, words: str) -> None:
+    assert words in str(tensors(given, expected))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
@@ -21,7 +22,7 @@ from course_lib.lessons import catalogue, check, choose, expect, predict, progre
 from course_lib.lessons.course_map import ALL_OF_IT, STOPS, course_map, course_table
 from course_lib.lessons.prediction import Prediction, Question
 from course_lib.lessons.start_here import share_left
-from course_lib.plots.style import RED, SCREEN_DPI, alt_text, blank, png
+from course_lib.plots.style import PURPLE, RED, SCREEN_DPI, alt_text, blank, finish, png
 
 SHOW = sys.modules["course_lib.lessons.show"]  # the package's own `show` is the function
 
@@ -53,6 +54,7 @@ def test_progress_lies_beside_the_notebooks() -> None:
 def test_checks_and_predictions_are_noted(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check("00.1", None)
     predict("00.p1", None)
+    predict("00.p1", ...)
     assert not file.exists(), "what was not attempted is not noted"
     check("00.1", lambda before, after: before / after)
     assert progress.read() == {"00.1": "not yet"}
@@ -154,14 +156,41 @@ def test_a_choice_is_one_of_those_named(guess: Any) -> None:
         WHICH.accept(guess)
 
 
-def test_a_guess_is_a_dashed_line_with_its_name() -> None:
+def test_a_guess_is_a_line_like_no_other_with_its_name() -> None:
     for along, expected in (("y", ([0, 1], [0.4, 0.4])), ("x", ([0.4, 0.4], [0, 1]))):
         _, axes = blank("x", "y")
         Prediction(SHARE, 0.4).draw(axes, along)
         (line,) = axes.lines
         assert (list(line.get_xdata()), list(line.get_ydata())) == expected
-        assert line.is_dashed()
+        assert line.is_dashed() and line.get_color() == PURPLE
         assert [text.get_text() for text in axes.get_legend().texts] == ["your prediction"]
+
+
+def legend_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().texts]
+
+
+def test_a_guess_is_named_once_beside_the_legend_that_is_there() -> None:
+    _, axes = blank("x", "y")
+    axes.plot([0, 1], [0, 1], label="measured")
+    axes.legend()
+    Prediction(SHARE, 0.4).draw(axes)
+    assert legend_of(axes) == ["measured", "your prediction"]
+    figure, axes = blank("x", "y")
+    axes.plot([0, 1], [0, 1], label="measured")
+    finish(figure, axes, "A figure with a legend below it")
+    Prediction(SHARE, 0.4).draw(axes)
+    assert legend_of(axes) == ["your prediction"]
+
+
+def test_a_guess_drawn_before_the_legend_below_is_named_there_alone() -> None:
+    figure, axes = blank("x", "y")
+    axes.plot([0, 1], [0, 1], label="measured")
+    Prediction(SHARE, 0.4).draw(axes)
+    finish(figure, axes, "A figure with a legend below it")
+    assert axes.get_legend() is None
+    (below,) = figure.legends
+    assert [text.get_text() for text in below.texts] == ["measured", "your prediction"]
 
 
 @pytest.mark.parametrize("prediction", [Prediction(SHARE, None), Prediction(WHICH, "wide")])

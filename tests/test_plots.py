@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from course_lib import plots
+from course_lib.plots.criteria import _merges, clusters_figure
+from course_lib.plots.from_scratch import plan_figure
+from course_lib.plots.knobs import loop_figure
+from course_lib.pruning.criteria.cosine import absorption_heights
 
 Records = list[dict[str, Any]]
 
@@ -197,3 +202,43 @@ def test_saved_png_is_800_wide_carries_its_alt_text_and_repeats_exactly(tmp_path
         assert image.size == (800, 450)
         assert image.info["Description"] == plots.alt_text(plots.size_figure(HISTORY))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+# ---- drawings of the notebooks
+
+
+def test_a_plan_is_drawn_from_counted_macs() -> None:
+    """By hand: 10·100 + 5·60 + 5·20 = 1400 for pruning, 20·20 = 400 for the small network: 29 %."""
+    figure = plan_figure([(10, 100), (5, 60), (5, 20)])
+    pruning, small = figure.axes
+    assert [bar.get_height() for bar in pruning.patches] == [1.0, 0.6, 0.2]
+    assert [bar.get_x() for bar in pruning.patches] == [0, 10, 15]
+    assert [(bar.get_width(), bar.get_height()) for bar in small.patches] == [(20, 0.2)]
+    assert "2 rounds of 5 batches, each cheaper, the last at 20%" in figure.get_label()
+    assert "all 20 batches at 20%, 29% of that area" in figure.get_label()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_dendrogram_merges_at_the_librarys_heights(seed: int) -> None:
+    vectors = torch.randn(6, 2, generator=torch.Generator().manual_seed(seed))
+    heights = absorption_heights(vectors)
+    merges = _merges(vectors.double().numpy())
+    for gone, _, height in merges:
+        assert height == pytest.approx(heights[gone].item())
+    (last,) = set(range(6)) - {gone for gone, _, _ in merges}
+    assert heights[last] == float("inf")
+    # A cut between the third and the fourth of five merges leaves three clusters.
+    cut = (merges[2][2] + merges[3][2]) / 2
+    stay = [name for name, height in zip("ABCDEF", heights, strict=True) if height > cut]
+    label = clusters_figure("ABCDEF", vectors.numpy(), cut).get_label()
+    assert f"leaves 3 clusters, and of each the longest filter stays: {', '.join(stay)}." in label
+
+
+def test_the_loop_has_its_steps_and_its_three_ways_on() -> None:
+    figure = loop_figure()
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words[:6] == ["train", "score", "select", "remove", "fine-tune", "check"]
+    assert {"within the tolerance: next round", "not yet: fine-tune once more", "still not"} <= set(
+        words
+    )
+    assert len(figure.axes[0].patches) == 5 + 3

@@ -59,7 +59,7 @@ def predict(question: str, guess: Any) -> Prediction:
     if found is None:
         raise CourseError(f"The course asks no question {question!r}: see the cell as it was.")
     prediction = Prediction(found, found.accept(guess))
-    if guess is not None:
+    if prediction.guess is not None:
         progress.record(question, "passed")
     return prediction
 

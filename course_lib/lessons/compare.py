@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
 from typing import Any
 
@@ -69,6 +69,31 @@ def difference(given: Any, expected: Any) -> str | None:
     return None if given == expected else f"It gives {shown(given)}."
 
 
+def tensors(given: Any, expected: Any) -> str | None:
+    """As `difference`, but a tensor has to be given where one is expected, since the notebook goes
+    on with it; in a tuple, each by itself.
+    """
+    if isinstance(expected, Tensor) and isinstance(given, Number | list | tuple | np.ndarray):
+        name = type(given).__name__
+        return (
+            f"It gives {'an' if name[0] in 'aeiou' else 'a'} {name} where a tensor is expected:"
+            " leave out .item(), float() or tolist(), or wrap it in torch.tensor(…)."
+        )
+    if isinstance(expected, tuple):
+        if isinstance(given, Tensor | np.ndarray):
+            count = len(expected)
+            return f"It gives {_kind(given)} where {count} tensors are expected, one by one."
+        if isinstance(given, tuple | list) and len(given) == len(expected):
+            return _first(
+                (
+                    (f"At place {place}: ", one, other)
+                    for place, (one, other) in enumerate(zip(given, expected, strict=True))
+                ),
+                tensors,
+            )
+    return difference(given, expected)
+
+
 def _numbers(given: Any, expected: Any) -> str | None:
     wanted, kind = torch.as_tensor(expected).detach().cpu(), _kind(expected)
     try:
@@ -108,9 +133,9 @@ def _sequence(given: Any, expected: Sequence[Any]) -> str | None:
     )
 
 
-def _first(pairs: Any) -> str | None:
+def _first(pairs: Any, compare: Callable[[Any, Any], str | None] = difference) -> str | None:
     for where, given, expected in pairs:
-        problem = difference(given, expected)
+        problem = compare(given, expected)
         if problem:
             return where + problem
     return None

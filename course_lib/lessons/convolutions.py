@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Case, Exercise, Mistake
 
 
@@ -65,22 +66,28 @@ def _without_root(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     return (x - mean) / (variance + eps) * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
 
 
+def _eps_outside(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+    return (x - mean) / (variance.sqrt() + eps) * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
 CONVOLUTION = (
     Exercise(
         id="02.1",
         title="a convolution by hand",
         solution=convolve,
         cases=_images,
+        compare=tensors,
         praise="Every convolution of a ResNet is this, summed over its input channels.",
         mistakes=(
             Mistake(
                 lambda image, kernel: convolve(image, kernel.flip(0, 1)),
-                "You turned the kernel round. Mathematicians do that; the convolution of neural"
-                " networks lays it on as it is.",
+                "You flipped the kernel. Mathematicians do that; the convolution of neural networks"
+                " uses it as it is.",
             ),
             Mistake(
                 lambda image, kernel: convolve(image, kernel.T),
-                "Rows and columns of the kernel are exchanged.",
+                "Rows and columns of the kernel are swapped.",
             ),
             Mistake(
                 lambda image, kernel: convolve(image, kernel) / kernel.numel(),
@@ -106,6 +113,10 @@ CONVOLUTION = (
                 "One position is missing: a kernel as large as the image still fits once.",
             ),
             Mistake(
+                lambda size, kernel, stride, padding: (size + 2 * padding - kernel) / stride + 1,
+                "You divided with /: a position is whole, so round down with //.",
+            ),
+            Mistake(
                 lambda size, kernel, stride, padding: (size + padding - kernel) // stride + 1,
                 "The padding was added on one side only: it is on both.",
             ),
@@ -113,7 +124,7 @@ CONVOLUTION = (
                 lambda size, kernel, stride, padding: (
                     -(-(size + 2 * padding - kernel) // stride) + 1
                 ),
-                "You rounded up: a last step that would leave the image isn't taken.",
+                "You rounded up: a last step that would leave the image is not taken.",
             ),
             Mistake(
                 lambda size, kernel, stride, padding: (size + 2 * padding) // stride,
@@ -130,11 +141,11 @@ CONVOLUTION = (
         mistakes=(
             Mistake(
                 lambda x, weight, bias, eps: _norm(x, weight, bias, eps, (2, 3)),
-                "You took mean and variance of each image by itself: they go over the batch too.",
+                "You took mean and variance of each image by itself: take them over the batch too.",
             ),
             Mistake(
                 lambda x, weight, bias, eps: _norm(x, weight, bias, eps, (0,)),
-                "You took mean and variance at each position by itself: they go over height and"
+                "You took mean and variance at each position by itself: take them over height and"
                 " width too.",
             ),
             Mistake(
@@ -150,6 +161,7 @@ CONVOLUTION = (
                 _without_root,
                 "You divided by the variance: the spread is its square root.",
             ),
+            Mistake(_eps_outside, "ε belongs under the root, added to the variance."),
             Mistake(
                 lambda x, weight, bias, eps: _norm(
                     x, torch.ones_like(weight), torch.zeros_like(bias), eps, (0, 2, 3)

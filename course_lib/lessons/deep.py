@@ -12,9 +12,9 @@ WIDTH, CLASSES = 8, len(vehicles.CLASSES)
 
 
 class Deep(nn.Module):
-    """`depth` 3×3 convolutions of one width behind a stem, and a linear classifier.
+    """A stem, `depth` 3×3 convolutions of one width, and a linear classifier.
 
-    norm: a batch norm behind each of them. skip: the input of every second one is added to the
+    norm: a batch norm after each of them. skip: the input of every second one is added to the
     output of the next, as in a residual block of two convolutions; it has no weights.
     """
 

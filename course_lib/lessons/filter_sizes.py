@@ -74,12 +74,12 @@ SIZES = (
             ),
             Mistake(
                 lambda scores, count: scores.argsort(descending=True)[:count],
-                "The right filters, but in the order of their scores: surgery needs the indices in"
-                " rising order, or the channels would change places.",
+                "These are the right filters, but in the order of their scores: surgery needs the"
+                " indices in rising order, or the channels would change places.",
             ),
             Mistake(
                 lambda scores, count: scores.sort(descending=True).values[:count],
-                "These are the scores themselves: what is asked for is where they stand.",
+                "These are the scores themselves: give their indices.",
             ),
             Mistake(
                 lambda scores, count: scores.argsort()[count:].sort().values,

@@ -185,6 +185,12 @@ def any_phase(curve: Any, phase: str, level: float) -> int | None:
     return next(reached, None)
 
 
+def after_the_surgery(curve: Any, phase: str, level: float) -> int | None:
+    first, *later = [p for p in curve if p["phase"] == phase]
+    reached = (p["batches"] - first["batches"] for p in later if p["accuracy"] >= level)
+    return next(reached, None)
+
+
 def above_only(curve: Any, phase: str, level: float) -> int | None:
     return recovery_batches(curve, phase, level + 1e-9)
 

@@ -37,7 +37,8 @@ def _curves() -> list[Case]:
         *((100, "round 1", 0.5), (110, "round 1", 0.875), (120, "round 1", 0.9375)),
         *((120, "round 2", 0.25), (130, "round 2", 0.75), (140, "round 2", 0.875)),
     )
-    return [(curve[2:5], "round 1", 0.9), (curve, "round 1", 0.875), (curve, "round 2", 0.9)]
+    cases = [(curve, "round 1", 0.875), (curve, "round 2", 0.9), (curve, "round 1", 0.5)]
+    return [(curve[2:5], "round 1", 0.9), *cases]
 
 
 def _trained_once() -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
@@ -94,7 +95,7 @@ EXERCISES = (
             Mistake(
                 answers.rounds_without_compounding,
                 "You took the same number away in every round: each round takes its fraction of"
-                " what is left, and from the parameters by both of their sides.",
+                " what is left, and parameters shrink with filters and with channels.",
             ),
             Mistake(
                 answers.rounds_floor,
@@ -219,9 +220,11 @@ EXERCISES = (
                 "You counted from the beginning of all training: count from the surgery, the"
                 " phase's first point.",
             ),
+            Mistake(answers.points_counted, "You counted points of the curve: count batches."),
             Mistake(
-                answers.points_counted,
-                "You counted points of the curve: the answer is in batches.",
+                answers.after_the_surgery,
+                "You left out the point at the surgery: a network that never fell below the level"
+                " has recovered after 0 batches.",
             ),
             Mistake(
                 answers.any_phase,
@@ -248,7 +251,7 @@ EXERCISES = (
             ),
             Mistake(
                 answers.wide_network_stepped,
-                "You trained the wide network and cut afterwards: the narrow network is to take"
+                "You trained the wide network and cut afterwards: the narrow network should take"
                 " the step.",
             ),
         ),
@@ -267,7 +270,7 @@ EXERCISES = (
             Mistake(
                 answers.best_on_test_that_passed,
                 "Only passed rounds are considered now, but the test set still chooses between"
-                " them: whatever chooses may not be what is reported.",
+                " them: never report the number that you chose by.",
             ),
             Mistake(
                 answers.best_on_validation,
@@ -295,14 +298,12 @@ QUESTIONS = (
     Question(
         "06.p1",
         "Accuracy right after 15 % of every layer's filters are removed",
-        low=0.0,
-        high=1.0,
         form=".0%",
         close=0.1,
     ),
     Question(
         "06.p2",
-        "Equal size, equal batches of fine-tuning: which network is more accurate",
+        "More accurate at equal size and equal fine-tuning",
         choices=("one cut", "eight rounds", "no difference"),
     ),
     Question(

@@ -25,20 +25,25 @@ CUT_CONV = Exercise(
         ),
         Mistake(
             answers.cut_outs_only,
-            "The filters are cut and `ins` is not used: the columns of the weight shrink as well.",
+            "You cut the filters and didn't use `ins`: the columns of the weight shrink as well.",
         ),
         Mistake(
             answers.cut_bias_wide,
-            "The weight is right and the bias still has a number for every old filter.",
+            "The weight is right, but the bias still has a number for every old filter.",
         ),
         Mistake(
             answers.cut_removed,
-            "It removes what is listed: `outs` and `ins` are what stays.",
+            "You removed what is listed: `outs` and `ins` are what stays.",
         ),
         Mistake(
             answers.cut_records_stale,
-            "The tensors are right; out_channels and in_channels still tell the old widths, so"
-            " that print(conv) would not be true.",
+            "The tensors are right, but out_channels and in_channels still hold the old widths,"
+            " and print(conv) would show those.",
+        ),
+        Mistake(answers.cut_bare, "Stride and padding are lost: begin with copy.deepcopy(conv)."),
+        Mistake(
+            answers.in_place(answers.cut_conv),
+            "You cut the convolution you were given: return a new one and leave the old one alone.",
         ),
     ),
 )
@@ -54,22 +59,29 @@ CUT_NORM = Exercise(
         Mistake(
             answers.fresh_norm,
             "This is a new batch norm of the right width: it has forgotten what the old one"
-            " learned and counted. Nothing would raise, and every kept channel would come out"
-            " scaled wrongly.",
+            " learned and counted. No error is raised, and every kept channel is scaled wrongly.",
         ),
         Mistake(
             answers.first_norm,
-            "It keeps the first channels instead of the kept ones: each channel gets another"
-            " one's numbers, and nothing raises.",
+            "It keeps the first channels instead of those in `kept`: each channel gets another"
+            " one's numbers, and no error is raised.",
         ),
         Mistake(
             answers.norm_statistics_wide,
-            "Weight and bias are cut; the running mean and variance, which aren't parameters,"
-            " are still wide.",
+            "Weight and bias are cut, but running_mean and running_var are still wide.",
         ),
         Mistake(
             answers.norm_records_stale,
-            "The four tensors are right; num_features still tells the old width.",
+            "The four tensors are right, but num_features still holds the old width.",
+        ),
+        Mistake(
+            answers.norm_rest_fresh,
+            "The four tensors are right, but eps, momentum, the count of batches and the mode are"
+            " those of a fresh batch norm: begin with copy.deepcopy(norm).",
+        ),
+        Mistake(
+            answers.in_place(answers.cut_norm),
+            "You cut the batch norm you were given: return a new one and leave the old one alone.",
         ),
     ),
 )
@@ -80,7 +92,7 @@ PRUNE_CONV1 = Exercise(
     solution=answers.prune_conv1,
     cases=cases.one_block,
     use=cases.block_output,
-    praise="conv1, the norm on it, the one layer that reads it: three cuts, and none outside.",
+    praise="conv1, its norm and the one layer that reads it: three cuts, and none outside.",
     handed_out=Mistake(
         answers.norm_left_wide,
         "The new block stops with a RuntimeError as soon as it is called: one layer between conv1"
@@ -89,12 +101,16 @@ PRUNE_CONV1 = Exercise(
     mistakes=(
         Mistake(
             lambda block, kept: answers.prune_conv1(block, kept, answers.fresh_norm),
-            "It runs, with a new batch norm in the old one's place, or with none: scale, shift and"
-            " statistics of the kept channels are lost.",
+            "It runs, but with a new batch norm in place of the old one, or with none: scale, shift"
+            " and statistics of the kept channels are lost.",
         ),
         Mistake(
             lambda block, kept: answers.prune_conv1(block, kept, answers.first_norm),
-            "It runs, and the norm has kept its first channels instead of the kept ones.",
+            "It runs, but the norm has kept its first channels instead of those in `kept`.",
+        ),
+        Mistake(
+            answers.in_place(answers.prune_conv1),
+            "You changed the block you were given: copy it first.",
         ),
     ),
 )
@@ -110,8 +126,8 @@ ZERO_CHANNELS = Exercise(
         Mistake(answers.zero_kept, "It zeroes the channels of `kept` and leaves the others."),
         Mistake(
             answers.zero_in_place,
-            "The result is right, and x itself was changed on the way: the wide network would"
-            " compute with other numbers afterwards. Work on a copy.",
+            "The result is right, but you changed x itself on the way: the wide network would go on"
+            " with other numbers. Work on a copy.",
         ),
         Mistake(
             answers.zero_images,
@@ -130,7 +146,7 @@ PRUNE_CONV2 = Exercise(
     solution=answers.prune_conv2,
     cases=cases.two_blocks,
     use=cases.both_outputs,
-    praise="Both things that are added shrink alike, and so do both layers that read the sum.",
+    praise="Both terms of the sum shrink alike, and so do both layers that read it.",
     mistakes=(
         Mistake(
             answers.conv2_without("shortcut"),
@@ -139,7 +155,7 @@ PRUNE_CONV2 = Exercise(
         ),
         Mistake(
             answers.conv2_without("shortcut norm"),
-            "The projection is cut, and the batch norm behind it is still wide.",
+            "The projection is cut, but the batch norm after it is still wide.",
         ),
         Mistake(
             answers.conv2_without("next shortcut"),
@@ -152,8 +168,12 @@ PRUNE_CONV2 = Exercise(
         ),
         Mistake(
             answers.conv2_shortcut_ins,
-            "The projection is cut along its input channels: the block's input has not changed,"
+            "You cut the projection along its input channels: the block's input has not changed,"
             " it is the projection's own filters that go.",
+        ),
+        Mistake(
+            answers.in_place(answers.prune_conv2),
+            "You changed the blocks you were given: copy them first.",
         ),
     ),
 )
@@ -167,18 +187,18 @@ KEEP_LARGEST = Exercise(
     praise="One choice for everything that is added: channel i means the same on both paths.",
     handed_out=Mistake(
         answers.misaligned,
-        "Nothing raises and all the shapes fit, but the output isn't that of the masked block:"
+        "No error is raised and all shapes fit, but the output isn't that of the masked block:"
         " print which channels each of the two paths keeps.",
     ),
     mistakes=(
         Mistake(
             answers.half_aligned,
-            "The projection now keeps conv2's channels, and the norm behind it still those that"
-            " the projection would have chosen.",
+            "The projection now keeps conv2's channels, but the norm after it still keeps those"
+            " that the projection would have chosen.",
         ),
         Mistake(
             answers.by_shortcut,
-            "Both paths agree, on the shortcut's choice: the filters of conv2 are to decide.",
+            "Both paths agree, but on the shortcut's choice: the filters of conv2 must decide.",
         ),
         Mistake(
             answers.first_on_shortcut,
@@ -209,8 +229,8 @@ COLUMNS = Exercise(
         ),
         Mistake(
             lambda kept, columns: (kept * columns + torch.arange(columns)[:, None]).flatten(),
-            "The right columns in the wrong order: all of a channel's columns come before the"
-            " next channel's.",
+            "These are the right columns in the wrong order: all columns of a channel come before"
+            " the next channel's.",
         ),
         Mistake(
             lambda kept, columns: kept * columns,
@@ -276,22 +296,15 @@ GO_ON = Exercise(
 )
 
 EXERCISES = (
-    CUT_CONV,
-    CUT_NORM,
-    PRUNE_CONV1,
-    ZERO_CHANNELS,
-    PRUNE_CONV2,
-    KEEP_LARGEST,
-    COLUMNS,
-    COUPLED,
-    GO_ON,
+    *(CUT_CONV, CUT_NORM, PRUNE_CONV1, ZERO_CHANNELS, PRUNE_CONV2),
+    *(KEEP_LARGEST, COLUMNS, COUPLED, GO_ON),
 )
 
 QUESTIONS = (
     Question(
         id="04.p1",
         asks="All weights of one filter are zero; what the next convolution reads from it is",
-        choices=("zeros", "another constant", "a picture"),
+        choices=("zeros", "another constant", "values that vary with the image"),
     ),
     Question(
         id="04.p2",
@@ -301,7 +314,7 @@ QUESTIONS = (
     ),
     Question(
         id="04.p3",
-        asks="With the optimiser of before the surgery, the loss",
+        asks="With the optimiser from before the surgery, the loss",
         choices=("falls", "stays where it is", "rises"),
     ),
 )

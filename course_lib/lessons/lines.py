@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Case, Exercise, Mistake
 
 
@@ -85,6 +86,7 @@ DESCENT = (
         title="the loss of a line",
         solution=mean_squared_error,
         cases=_line_cases,
+        compare=tensors,
         praise="A pair (m, b) has become one number that says how badly it fits.",
         mistakes=(
             Mistake(
@@ -111,6 +113,7 @@ DESCENT = (
         title="which way is down",
         solution=gradient,
         cases=_line_cases,
+        compare=tensors,
         praise="These two numbers point uphill; the descent goes the other way.",
         mistakes=(
             Mistake(
@@ -119,7 +122,7 @@ DESCENT = (
             ),
             Mistake(
                 lambda m, b, x, y: tuple(-part for part in gradient(m, b, x, y)),
-                "Both signs are turned round: the error is what the line says minus y.",
+                "Both signs are flipped: the error is what the line says minus y.",
             ),
             Mistake(
                 lambda m, b, x, y: tuple(part / 2 for part in gradient(m, b, x, y)),
@@ -143,7 +146,7 @@ DESCENT = (
             (torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 6.0]), 0.1, 3),
             (torch.tensor([-1.0, 1.0]), torch.tensor([0.0, 1.0]), 0.2, 10),
         ],
-        praise="Each step now sees the slope of one loss: the present one.",
+        praise="Each step now sees the slope of one loss only: the current one.",
         handed_out=Mistake(
             _descent(_nothing, _nothing),
             "The first step is right and the later ones are too long: what does line.grad hold when"
@@ -152,12 +155,12 @@ DESCENT = (
         mistakes=(
             Mistake(
                 _descent(_nothing, _reset),
-                "The line never leaves (0, 0): you emptied the gradient after backward() had filled"
+                "The line never leaves (0, 0): you cleared the gradient after backward() had filled"
                 " it and before the step used it.",
             ),
             Mistake(
                 _descent(_reset, _nothing, sign=1),
-                "The gradient is emptied in time, but now you walk uphill: subtract it.",
+                "The gradient is cleared in time, but now you walk uphill: subtract it.",
             ),
             Mistake(_once, "Only the first step counts: the others add nothing to the line."),
         ),

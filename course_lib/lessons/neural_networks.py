@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.lessons.lines import DESCENT, ORIGIN
 from course_lib.lessons.prediction import Question
@@ -48,6 +49,11 @@ def _without(tensor: Tensor, index: int, dim: int) -> Tensor:
     return tensor.index_select(dim, torch.tensor(stay))
 
 
+def _rows_of_both(first: Tensor, second: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    stay = torch.arange(len(first)) != index
+    return first[stay], second[stay]
+
+
 def _zeroed(first: Tensor, second: Tensor, index: int) -> tuple[Tensor, Tensor]:
     first = first.clone()
     first[index] = 0
@@ -64,7 +70,7 @@ _COUNT = (
         mistakes=(
             Mistake(
                 lambda widths: sum(a * b for a, b in pairwise(widths)),
-                "You counted the weights alone: each output has a bias as well.",
+                "You counted only the weights: each output has a bias as well.",
             ),
             Mistake(
                 lambda widths: sum(a * b + a for a, b in pairwise(widths)),
@@ -93,6 +99,7 @@ _REMOVAL = (
             (_matrix(3, 3),),
             (_matrix(4, 2),),
         ],
+        compare=tensors,
         praise="This is the L1 norm, the score that notebook 05 begins with.",
         mistakes=(
             Mistake(
@@ -123,7 +130,7 @@ _REMOVAL = (
             (_matrix(3, 2), _matrix(3, 3, 4), 1),
             (_matrix(4, 3), _matrix(2, 4, 1), 3),
         ],
-        praise="Two layers change for every output that goes: its own and the next.",
+        praise="Two layers change for every output that is removed: its own and the next.",
         mistakes=(
             Mistake(
                 lambda first, second, index: (_without(first, index, 0), second),
@@ -131,9 +138,14 @@ _REMOVAL = (
                 " applied to the removed output have to go as well.",
             ),
             Mistake(
+                _rows_of_both,
+                "You picked rows of the next layer: the removed output is one of its *inputs*, a"
+                " column: second[:, stay].",
+            ),
+            Mistake(
                 lambda first, second, index: (_without(first, index, 0), second[:, :-1]),
-                "Shapes fit, but the next layer lost its last column: it now applies the removed"
-                " output's weights to another one. Remove the same index in both.",
+                "The shapes fit, but the next layer lost its last column: it now applies the"
+                " removed output's weights to another one. Remove the same index in both.",
             ),
             Mistake(
                 lambda first, second, index: (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,16 @@ from course_lib.vehicles import CLASSES, draw
 
 MARK = "drawn by the course.txt"  # in a folder that may be thrown away and drawn again
 SIZE = 64
+ODD = (
+    *("ROTATED.JPG", "palette.gif", "alpha.png", "cmyk.jpg", "large.webp", "tiny.bmp"),
+    *("truncated.jpg", "empty.jpg", "sixteen bits.tif", "a page.jpg", "notes.txt"),
+    "copy of 0009.png",
+)
 ROTATED = 6  # EXIF: turn a quarter clockwise to see it upright
 
 
 def make_photos(folder: Path, counts: Mapping[str, int], seed: int = 9) -> tuple[str, ...]:
-    """Draw `counts` images per class, DIR/<class>/0000.jpg, and a dozen odd files among them.
+    """Draw `counts` images per class, DIR/<class>/0001.png, and a dozen odd files among them.
 
     Returns the names of the odd files, below the folder. What an earlier call drew is replaced.
     Raises CourseError for a class that isn't one of `vehicles.CLASSES`, and where the folder holds
@@ -28,8 +34,7 @@ def make_photos(folder: Path, counts: Mapping[str, int], seed: int = 9) -> tuple
     if unknown:
         raise CourseError(f"No vehicle is {unknown[0]!r}: choose from {', '.join(CLASSES)}.")
     if folder.exists():
-        if not (folder / MARK).is_file():
-            raise CourseError(f"{folder} isn't a folder that the course drew: name another one.")
+        _refuse_strange(folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARK).write_text("Images drawn by notebook 09: safe to remove.\n", encoding="utf-8")
@@ -43,6 +48,18 @@ def make_photos(folder: Path, counts: Mapping[str, int], seed: int = 9) -> tuple
             place.mkdir(exist_ok=True)
             Image.fromarray(pixels).save(place / f"{counts[name] - waiting[name]:04d}.png")
     return _odd_files(folder, *list(counts)[:2])
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Raise CourseError where a folder holds what the course didn't draw."""
+    if not (folder / MARK).is_file():
+        raise CourseError(f"{folder} isn't a folder that the course drew: name another one.")
+    for path in folder.rglob("*"):
+        drawn = path.name in (MARK, *ODD) or re.fullmatch(r"\d{4}\.png|.* again\.png", path.name)
+        if path.is_file() and not drawn:
+            raise CourseError(
+                f"{path} isn't the course's, and {folder} is drawn anew: move it elsewhere."
+            )
 
 
 def _odd_files(folder: Path, one: str, other: str) -> tuple[str, ...]:
@@ -72,6 +89,4 @@ def _odd_files(folder: Path, one: str, other: str) -> tuple[str, ...]:
     (place / "notes.txt").write_text("the van is from Tuesday", encoding="utf-8")
     shutil.copy(files[8], place / "copy of 0009.png")
     shutil.copy(files[9], folder / other / f"{one} again.png")
-    made = "ROTATED.JPG palette.gif alpha.png cmyk.jpg large.webp tiny.bmp truncated.jpg empty.jpg"
-    names = [*made.split(), "sixteen bits.tif", "a page.jpg", "notes.txt", "copy of 0009.png"]
-    return (*(f"{one}/{name}" for name in sorted(names)), f"{other}/{one} again.png")
+    return (*(f"{one}/{name}" for name in sorted(ODD)), f"{other}/{one} again.png")

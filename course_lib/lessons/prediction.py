@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from course_lib.errors import CourseError
 from course_lib.lessons.show import COLUMNS
-from course_lib.plots.style import BLACK, SMALL
+from course_lib.plots.style import PURPLE, SMALL
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,20 @@ class Prediction:
     guess: Any
 
     def draw(self, axes: Axes, along: str = "y") -> None:
-        """A dashed line at the guess, along the axis that shows the predicted quantity."""
+        """A line at the guess, along the axis that shows the predicted quantity.
+
+        Its colour and its dashes (long, dot, long) are those of no other line of the course.
+        """
         if self.guess is None or self.question.choices:
             return
         line = axes.axhline if along == "y" else axes.axvline
-        line(self.guess, color=BLACK, ls=(0, (6, 3)), lw=1.2, label="your prediction")
-        axes.legend(fontsize=SMALL, frameon=False)
+        drawn = line(
+            self.guess, color=PURPLE, ls=(0, (7, 2, 1.5, 2)), lw=2.2, label="your prediction"
+        )
+        # Where the figure has a legend of its own, the other marks are explained there.
+        explained = axes.get_legend() is None and axes.figure.legends
+        handles: dict[str, Any] = {"handles": [drawn]} if explained else {}
+        axes.legend(**handles, fontsize=SMALL, frameon=False, handlelength=3.2)
 
     def compare(self, measured: Any) -> None:
         """Print guess and answer side by side."""

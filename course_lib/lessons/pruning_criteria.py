@@ -108,7 +108,7 @@ _LOOKS = (
         mistakes=(
             Mistake(
                 _later_stays,
-                "One of each pair stays now, but it is the later one: the earlier is asked for.",
+                "One of each pair stays now, but it is the later one: keep the earlier one.",
             ),
             Mistake(
                 _with_itself,
@@ -121,8 +121,8 @@ _LOOKS = (
             ),
             Mistake(
                 _opposites_too,
-                "A filter and its negative were called twins: their outputs are opposite, and"
-                " behind ReLU where one is seen the other is zero.",
+                "A filter and its negative were called twins: their outputs are opposite, so"
+                " after ReLU one is zero wherever the other isn't.",
             ),
         ),
     ),
@@ -139,13 +139,13 @@ _LOOKS = (
             ),
             Mistake(
                 lambda channels: (channels == 0).double().mean(dim=0),
-                "You averaged over images only: the positions (the last two dimensions) are to be"
-                " averaged over too.",
+                "You averaged over images only: average over the positions (the last two"
+                " dimensions) too.",
             ),
             Mistake(
                 lambda channels: (channels == 0).double().mean(dim=(2, 3)),
-                "You averaged over positions only: the images (the first dimension) are to be"
-                " averaged over too.",
+                "You averaged over positions only: average over the images (the first dimension)"
+                " too.",
             ),
             Mistake(
                 lambda channels: channels.mean(dim=(0, 2, 3)),
@@ -198,8 +198,8 @@ _LOOKS = (
         mistakes=(
             Mistake(
                 lambda right, k: right.argsort(dim=0, descending=True)[:k].unique(),
-                "These are the filters that are missed least: critical is the one without which"
-                " the fewest images are right.",
+                "These are the filters that are missed least: the most critical filter is the one"
+                " without which the fewest images are right.",
             ),
             Mistake(
                 lambda right, k: right.sum(dim=1).argsort()[:k].sort().values,

@@ -122,13 +122,13 @@ AMDAHL = Exercise(
     mistakes=(
         Mistake(
             _mean_of_ratios,
-            "You averaged the layers' speed-ups: a layer that takes hardly any time counts as much"
-            " as the slowest one then. Add up times instead.",
+            "You averaged the layers' speed-ups: then a layer that takes hardly any time counts as"
+            " much as the slowest one. Add up times instead.",
         ),
         Mistake(
             _weighted,
-            "You weighted the speed-ups by time: but what adds up is time, and a speed-up is what"
-            " time is divided by.",
+            "You weighted the speed-ups by time: but times add up, and a speed-up is what a time is"
+            " divided by.",
         ),
         Mistake(
             _only_known,

@@ -147,7 +147,7 @@ _BLOCKS = (
         mistakes=(
             Mistake(
                 _always,
-                "You project always: where neither width nor size changes, the identity will do.",
+                "You always project: where neither width nor size changes, the identity will do.",
             ),
             Mistake(
                 _if_needed(lambda a, b, _: _always(a, b, 1)),
@@ -155,16 +155,16 @@ _BLOCKS = (
             ),
             Mistake(
                 _if_needed(lambda a, b, s: conv1x1(a, b, s)),
-                "The batch norm behind the 1×1 convolution is missing.",
+                "The batch norm after the 1×1 convolution is missing.",
             ),
             Mistake(
                 _if_needed(lambda a, b, s: nn.Sequential(nn.Conv2d(a, b, 1, s), nn.BatchNorm2d(b))),
-                "Your convolution has a bias, which the batch norm behind it subtracts again:"
+                "Your convolution has a bias, which the batch norm after it subtracts again:"
                 " bias=False.",
             ),
             Mistake(
                 _for_widths_only,
-                "You look at the widths alone: a stride changes the shape too.",
+                "You look only at the widths: a stride changes the shape too.",
             ),
         ),
     ),
@@ -173,7 +173,7 @@ _BLOCKS = (
         title="bug hunt: a misaligned shortcut",
         solution=free_shortcut,
         cases=_images,
-        praise="The two paths now speak of the same place in the image.",
+        praise="The two paths now refer to the same place in the image.",
         handed_out=Mistake(
             _free(lambda x: x[:, :, 1::2, 1::2]),
             "The shapes fit, but each position of the shortcut comes from one pixel further down"

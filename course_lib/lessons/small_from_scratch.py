@@ -186,7 +186,7 @@ EXERCISES = (
             ),
             Mistake(
                 _whole_network,
-                "You returned a network: what is wanted is a dictionary of tensors by name, as"
+                "You returned a network: return a dictionary of tensors by name, as"
                 " load_state_dict takes it.",
             ),
         ),
@@ -244,7 +244,7 @@ EXERCISES = (
             ),
             Mistake(
                 _rounded_up,
-                "You rounded up: the last batch isn't paid for any more.",
+                "You rounded up: the compute doesn't pay for that last batch.",
             ),
         ),
         "Equal compute is now a number of batches.",
@@ -267,7 +267,7 @@ EXERCISES = (
             ),
             Mistake(
                 _removed_instead,
-                "Your masks are True where weights go: True means that a weight stays.",
+                "Your masks are True where weights are removed: True means that a weight stays.",
             ),
             Mistake(
                 _share_of_largest,

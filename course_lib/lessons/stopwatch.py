@@ -81,6 +81,7 @@ def _stopwatch(
     evaluates: bool = True,
     gradients: bool = False,
     warms_up: bool = True,
+    settles: bool = True,
     waits: bool = True,
     middle: Callable[[list[float]], float] = statistics.median,
 ) -> Answer:
@@ -92,7 +93,8 @@ def _stopwatch(
         with torch.inference_mode(not gradients):
             if warms_up:
                 network(images)
-                wait()
+                if settles:
+                    wait()
             for _ in range(repeats):
                 started = clock()
                 network(images)
@@ -105,10 +107,11 @@ def _stopwatch(
 
 
 def _use_stopwatch(answer: Answer, case: tuple[Any, ...]) -> Any:
-    (settings,) = case
+    settings = dict(case[0])
+    repeats = settings.pop("repeats", 5)
     machine = SlowMachine(**settings)
     network = _Timed(machine).train()
-    return answer(network, torch.zeros(1), machine.clock, machine.wait, 5)
+    return answer(network, torch.zeros(1), machine.clock, machine.wait, repeats)
 
 
 STOPWATCH = Exercise(
@@ -119,6 +122,8 @@ STOPWATCH = Exercise(
         ({"each": 2.0, "first": 0.0, "disturbed": 3},),
         ({"each": 1.0, "first": 60.0, "disturbed": 2},),
         ({"each": 4.0, "first": 6.0, "disturbed": 99},),
+        # A median of five isn't moved by one slow first pass; a single reading is.
+        ({"each": 1.0, "first": 60.0, "disturbed": 99, "repeats": 1},),
     ],
     use=_use_stopwatch,
     mistakes=(
@@ -141,6 +146,16 @@ STOPWATCH = Exercise(
             _stopwatch(warms_up=False, middle=statistics.mean),
             "The first pass, which fetches memory and chooses code, is among your readings: make"
             " one pass before you start the clock, and take the middle reading.",
+        ),
+        Mistake(
+            _stopwatch(warms_up=False),
+            "The first pass, which fetches memory and chooses code, is among your readings: make"
+            " one untimed pass first.",
+        ),
+        Mistake(
+            _stopwatch(settles=False),
+            "You start the clock while the machine is still busy with the warm-up: wait for that"
+            " pass, too.",
         ),
         Mistake(
             _stopwatch(middle=statistics.mean),

@@ -14,6 +14,18 @@ from course_lib.pruning import Group, carry_optimizer, prune
 Answer = Callable[..., Any]
 
 
+def in_place(answer: Answer) -> Answer:
+    """The answer without its copies: the layers or blocks that it is given become the result."""
+
+    def wrong(*given: Any) -> Any:
+        made = answer(*given)
+        for old, new in zip(given, made if isinstance(made, tuple) else (made,), strict=False):
+            vars(old).update(vars(new))
+        return given[: len(made)] if isinstance(made, tuple) else given[0]
+
+    return wrong
+
+
 def cut_conv(conv: nn.Conv2d, outs: Tensor | None = None, ins: Tensor | None = None) -> nn.Conv2d:
     """A new convolution with the filters `outs` and the input channels `ins` only; None: all."""
     narrow = copy.deepcopy(conv)
@@ -55,6 +67,13 @@ def cut_removed(conv: nn.Conv2d, outs: Any = None, ins: Any = None) -> nn.Conv2d
     return cut_conv(conv, others(outs, conv.out_channels), others(ins, conv.in_channels))
 
 
+def cut_bare(conv: nn.Conv2d, outs: Any = None, ins: Any = None) -> nn.Conv2d:
+    """The right tensors in a convolution that is new in all else."""
+    narrow = cut_conv(conv, outs, ins)
+    narrow.stride, narrow.padding = (1, 1), (0, 0)
+    return narrow
+
+
 def cut_records_stale(conv: nn.Conv2d, outs: Any = None, ins: Any = None) -> nn.Conv2d:
     """The tensors without the records."""
     narrow = cut_conv(conv, outs, ins)
@@ -76,6 +95,14 @@ def cut_norm(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
 def fresh_norm(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
     """A new batch norm."""
     return nn.BatchNorm2d(len(kept)).to(norm.weight)
+
+
+def norm_rest_fresh(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
+    """The right four tensors in a batch norm that is new in all else."""
+    narrow, right = fresh_norm(norm, kept), cut_norm(norm, kept)
+    narrow.weight, narrow.bias = right.weight, right.bias
+    narrow.running_mean, narrow.running_var = right.running_mean, right.running_var
+    return narrow
 
 
 def first_norm(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:

@@ -21,16 +21,18 @@ def convolutions() -> list[Case]:
     return [
         (_random(nn.Conv2d(2, 3, 1)), torch.tensor([0, 2]), None),
         (_random(nn.Conv2d(3, 3, 1, bias=False)), torch.tensor([0, 1]), torch.tensor([1, 2])),
-        (_random(nn.Conv2d(4, 4, 3)), None, torch.tensor([1, 3])),
-        (_random(nn.Conv2d(4, 5, 3)), torch.tensor([0, 3, 4]), torch.tensor([0, 2])),
+        (_random(nn.Conv2d(4, 4, 3, stride=2, padding=1)), None, torch.tensor([1, 3])),
+        (_random(nn.Conv2d(4, 5, 3, padding=1)), torch.tensor([0, 3, 4]), torch.tensor([0, 2])),
     ]
 
 
 def norms() -> list[Case]:
     """Batch norms that have seen data, and the channels to keep."""
+    special = nn.BatchNorm2d(5, eps=1e-3, momentum=0.2).eval()
+    special.num_batches_tracked = torch.tensor(7)
     return [
         (_random(nn.BatchNorm2d(3)), torch.tensor([0, 2])),
-        (_random(nn.BatchNorm2d(5)), torch.tensor([1, 2, 4])),
+        (_random(special), torch.tensor([1, 2, 4])),
     ]
 
 
@@ -77,48 +79,61 @@ def network_and_keep() -> list[Case]:
 
 def conv_parts(answer: Answer, case: Case) -> Any:
     """The weights and the records of the convolution that an answer returns."""
+    before = copy.deepcopy(case[0])
     conv = answer(*case)
     if conv is None:
         return None
+    names = ("out_channels", "in_channels", "stride", "padding")
     return {
         "weight": conv.weight,
         "bias": "none" if conv.bias is None else conv.bias,
-        "out_channels": conv.out_channels,
-        "in_channels": conv.in_channels,
+        **{name: getattr(conv, name) for name in names},
+        "the old one is as it was": _same(case[0], before),
     }
 
 
 def norm_parts(answer: Answer, case: Case) -> Any:
-    """The four tensors and the record of the batch norm that an answer returns."""
+    """The tensors and the records of the batch norm that an answer returns."""
+    before = copy.deepcopy(case[0])
     norm = answer(*case)
     if norm is None:
         return None
     names = ("weight", "bias", "running_mean", "running_var", "num_features")
-    return {name: getattr(norm, name) for name in names}
+    kept = ("eps", "momentum", "num_batches_tracked", "training")
+    found = {name: getattr(norm, name) for name in (*names, *kept)}
+    return {**found, "the old one is as it was": _same(case[0], before)}
 
 
 def block_output(answer: Answer, case: Case) -> Any:
     """The shape of conv1, and what the new block computes in evaluation mode."""
     block, kept = case
-    narrow = answer(copy.deepcopy(block), kept)
+    given = copy.deepcopy(block)
+    narrow = answer(given, kept)
     if narrow is None:
         return None
-    return {"conv1": list(narrow.conv1.weight.shape), "output": _computed(narrow, block)}
+    return {
+        "conv1": list(narrow.conv1.weight.shape),
+        "the old block is as it was": _same(given, block),
+        "output": _computed(narrow, block),
+    }
 
 
 def both_outputs(answer: Answer, case: Case) -> Any:
     """The widths of every layer that is to change, and what the two blocks compute in a row."""
     block, following, kept = case
-    result = answer(copy.deepcopy(block), copy.deepcopy(following), kept)
+    given = copy.deepcopy(block), copy.deepcopy(following)
+    result = answer(*given, kept)
     if result is None:
         return None
     narrow, reader = result
+    untouched = _same(given[0], block) and _same(given[1], following)
     return {
         "block: conv2": _shape(narrow.conv2),
         "bn2": _shape(narrow.bn2),
         "shortcut": [_shape(layer) for layer in narrow.shortcut],
         "following: conv1": _shape(reader.conv1),
         "shortcut[0]": _shape(reader.shortcut[0]),
+        "the old blocks are as they were": untouched,
         "output": _computed(nn.Sequential(narrow, reader), block),
     }
 
@@ -174,6 +189,13 @@ def _computed(layers: nn.Module, block: BasicBlock) -> Any:
         return layers.eval()(x)
     except RuntimeError as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    """Have both the same records and the same numbers?"""
+    mine, its = one.state_dict(), other.state_dict()
+    told = str(one) == str(other) and list(mine) == list(its)
+    return told and all(torch.equal(mine[name], its[name]) for name in mine)
 
 
 def _shape(layer: Any) -> list[int]:

@@ -87,21 +87,22 @@ CHAIN = Exercise(
     mistakes=(
         Mistake(
             _wrong_end,
-            "The slopes are taken from the wrong end: from the last layer backwards, the first"
-            " slope that is met is the last of the list.",
+            "You took the slopes from the wrong end: going backwards from the last layer, the last"
+            " slope of the list comes first.",
         ),
         Mistake(
             lambda slopes, last: [last, *chain_signals(slopes, last)[-2::-1]],
-            "The numbers are right and in the order of their computation: layer 1 comes first.",
+            "The numbers are right, but in the order in which you computed them: layer 1 comes"
+            " first.",
         ),
         Mistake(
             lambda slopes, last: [*(last * slope for slope in slopes), last],
-            "Each layer has its own slope only: what arrives at a layer has passed through all"
+            "Each layer has only its own slope here: what arrives at a layer has passed through all"
             " later ones.",
         ),
         Mistake(
             lambda slopes, last: [last + sum(slopes[i:]) for i in range(len(slopes) + 1)],
-            "The slopes are added: along a chain they multiply.",
+            "You added the slopes: along a chain they multiply.",
         ),
     ),
 )
@@ -111,7 +112,7 @@ SKIP = Exercise(
     title="The chain with a skip",
     solution=skip_signal,
     cases=lambda: [([0.5], 0.5, 1.0), ([0.5, 0.2, 0.1], 0.8, 2.0), ([-1.0, 1.0, 1.0], 0.5, 1.0)],
-    praise="Two paths, two terms, and layer 5 stands behind both of them.",
+    praise="Two paths, two terms, and both go through layer 5.",
     mistakes=(
         Mistake(
             lambda slopes, slope5, last: last * slope5 * math.prod(slopes),
@@ -119,11 +120,12 @@ SKIP = Exercise(
         ),
         Mistake(
             lambda slopes, slope5, last: 1 + last * slope5 * math.prod(slopes),
-            "The 1 is added to the whole: also what goes along the skip passes layer 5 first.",
+            "You added 1 to the whole: what comes along the skip has passed through layer 5, too.",
         ),
         Mistake(
             lambda slopes, slope5, last: last * (1 + slope5 * math.prod(slopes)),
-            "The slope of layer 5 is on the long path only: the skip ends before layer 5.",
+            "Only your long path has the slope of layer 5: the skip ends before that layer, so both"
+            " paths pass through it.",
         ),
         Mistake(
             lambda slopes, slope5, last: last * slope5,
@@ -161,8 +163,8 @@ NORMS = Exercise(
     mistakes=(
         Mistake(
             lambda loss, outputs: [output.norm().item() for output in outputs],
-            "These are the lengths of the outputs themselves, on the way forward: the gradient of"
-            " the loss with respect to them is asked for.",
+            "These are the lengths of the outputs themselves, on the way forward: the exercise asks"
+            " for the gradient of the loss with respect to them.",
         ),
         Mistake(
             lambda loss, outputs: [g.sum().item() for g in torch.autograd.grad(loss, outputs)],
@@ -170,7 +172,7 @@ NORMS = Exercise(
         ),
         Mistake(
             lambda loss, outputs: signal_norms(loss, outputs)[::-1],
-            "The numbers are right and in reverse: the first is to belong to the first output.",
+            "The numbers are right, but in reverse: the first belongs to the first output.",
         ),
         Mistake(
             lambda loss, outputs: [n**2 for n in signal_norms(loss, outputs)],
@@ -228,7 +230,7 @@ HUNT = Exercise(
         Mistake(lambda x, layer: layer(x), "The skip is gone: it has to stay, and to work."),
         Mistake(
             lambda x, layer: layer(x) * x,
-            "The two are multiplied: then the signal is multiplied by x as well.",
+            "You multiplied the two: then the signal is multiplied by x as well.",
         ),
     ),
 )
@@ -243,7 +245,7 @@ QUESTIONS = (
     ),
     Question(
         id="03.p2",
-        asks="Signal behind the first of 50 plain layers, relative to the last, as a power of ten",
+        asks="Signal after the first of 50 plain layers, relative to the last, as a power of ten",
         low=-60,
         high=20,
         form=".0f",

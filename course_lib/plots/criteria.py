@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from course_lib.plots.style import BLACK, BLUE, NORMAL, ORANGE, RED, SMALL, WIDTH, blank
 
 MARKERS = (("o", "-", BLUE), ("s", "--", ORANGE), ("^", ":", RED), ("D", "-.", BLACK))
+Merge = tuple[int, int, float]  # which cluster is absorbed, by which, at which distance
 RULES = {"layer": "within each layer", "network": "across the network, relative scores"}
 
 
@@ -56,10 +58,10 @@ def widths_figure(shares: Mapping[str, Sequence[float]], names: Sequence[str]) -
 def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
     """Accuracy after fine-tuning by criterion, one panel per way of selecting.
 
-    rows: `selection`, `criterion`, `accuracy` (a list, one per network), of one schedule. A mark
-    per network, a bar at their mean; the line is the mean of the random criterion.
+    rows: `selection`, `criterion`, `accuracy` (a list, one per network; of random one per draw), of
+    one schedule. A bar stands at the mean; the lines are those of random and the full networks.
     """
-    figure = Figure(figsize=(WIDTH, 4.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.7), dpi=100, layout="constrained")
     panels = figure.subplots(1, len(RULES), sharex=True, sharey=True)
     first = {row["criterion"]: row for row in rows if row["selection"] == "layer"}
     order = sorted(first, key=lambda name: float(np.mean(first[name]["accuracy"])))
@@ -79,6 +81,16 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], full: float) -> Figure:
         axes.set_xlabel("validation accuracy", fontsize=NORMAL)
         axes.grid(axis="y", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
+    mark: dict[str, Any] = {"color": "white", "ls": "none", "ms": 5, "mec": BLACK, "mew": 0.8}
+    legend = {
+        "one network": Line2D([], [], marker="o", **mark),
+        "one draw of random": Line2D([], [], marker="s", **mark),
+        "mean": Line2D([], [], ls="none", marker="|", ms=11, mew=3, color=BLUE),
+        "mean of random": Line2D([], [], color=RED, ls="--", lw=1),
+        "full networks": Line2D([], [], color=BLACK, ls=":", lw=1),
+    }
+    look: dict[str, Any] = {"fontsize": SMALL, "frameon": False, "ncols": len(legend)}
+    figure.legend(list(legend.values()), list(legend), loc="outside lower center", **look)
     return figure
 
 
@@ -86,6 +98,90 @@ def _dots(axes: Axes, place: int, values: Sequence[float], control: bool) -> Non
     marker, colour = ("s", RED) if control else ("o", BLUE)
     axes.plot([np.mean(values)] * 2, [place - 0.36, place + 0.36], color=colour, lw=3)
     axes.plot(values, [place] * len(values), marker, color="white", ms=5, mec=BLACK, mew=0.8)
+
+
+def clusters_figure(names: Sequence[str], vectors: np.ndarray, cut: float) -> Figure:
+    """Filters of two weights as arrows, and how they are merged by average cosine distance.
+
+    vectors: [filters, 2], in at most three clusters below the cut. Where two clusters merge, the
+    line of the longer longest filter goes up and the other one ends; the filters that stay are
+    bold.
+    """
+    merges = _merges(vectors)
+    stays = _survivors(len(names), merges, cut)
+    left_over = sorted(set(stays))
+    colours = dict(zip(left_over, (BLUE, RED, BLACK), strict=False))
+    figure = Figure(figsize=(WIDTH, 3.4), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    for each, vector in enumerate(vectors):
+        bold, place = stays[each] == each, vector * (1 + 0.17 / np.linalg.norm(vector))
+        look = {"arrowstyle": "-|>", "color": colours[stays[each]], "lw": 2.6 if bold else 1.2}
+        left.annotate("", vector, (0, 0), arrowprops={**look, "shrinkA": 0, "shrinkB": 0})
+        weight = "bold" if bold else "normal"
+        left.text(*place, names[each], ha="center", va="center", fontsize=NORMAL, weight=weight)
+    far = 1.3 * float(np.abs(vectors).max())
+    left.set(xlim=(-far, far), ylim=(-far, far), aspect="equal")
+    left.set_xlabel("first weight", fontsize=SMALL)
+    left.set_ylabel("second weight", fontsize=SMALL)
+    _dendrogram(right, names, merges, cut)
+    for axes in (left, right):
+        axes.tick_params(axis="y", labelsize=SMALL)
+        axes.spines[["top", "right"]].set_visible(False)
+    steps = ", ".join(f"{names[gone]} into {names[one]} at {at:.2f}" for gone, one, at in merges)
+    figure.set_label(
+        f"{len(names)} filters of two weights as arrows, and the dendrogram of their merging:"
+        f" {steps}. The cut at {cut:g} leaves {len(left_over)} clusters, and of each the longest"
+        f" filter stays: {', '.join(names[each] for each in left_over)}."
+    )
+    return figure
+
+
+def _dendrogram(axes: Axes, names: Sequence[str], merges: Sequence[Merge], cut: float) -> None:
+    order = _leaves(len(names), merges)
+    heights, height = [0.0] * len(names), 0.0
+    for gone, keeps, height in merges:
+        places = [order.index(each) for each in (gone, keeps)]
+        for each, place in zip((gone, keeps), places, strict=True):
+            axes.plot([place] * 2, [heights[each], height], color="0.35", lw=1.6)
+            heights[each] = height
+        axes.plot(places, [height] * 2, color="0.35", lw=1.6)
+    axes.plot([order.index(keeps)] * 2, [height, 1.1 * height], color="0.35", lw=1.6)
+    axes.axhline(cut, color=ORANGE, ls="--", lw=2)
+    axes.text(len(names) - 0.6, cut, "cut", ha="right", va="bottom", fontsize=SMALL)
+    axes.set_xticks(range(len(names)), [names[each] for each in order], fontsize=NORMAL)
+    axes.set_ylabel("cosine distance at the merge", fontsize=SMALL)
+    axes.set_ylim(0, 1.1 * height)
+
+
+def _merges(vectors: np.ndarray) -> list[Merge]:
+    """The nearest two clusters first; the one with the longer longest filter absorbs the other."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    far = 1 - (vectors @ vectors.T) / np.outer(lengths, lengths)
+    clusters, merges = [[each] for each in range(len(vectors))], []
+    while len(clusters) > 1:
+        pairs = [(one, other) for one in clusters for other in clusters if one < other]
+        near = min(pairs, key=lambda pair: far[np.ix_(*pair)].mean())
+        gone, keeps = sorted((max(part, key=lengths.item) for part in near), key=lengths.item)
+        merges.append((gone, keeps, float(far[np.ix_(*near)].mean())))
+        clusters = [part for part in clusters if part not in near] + [near[0] + near[1]]
+    return merges
+
+
+def _leaves(count: int, merges: Sequence[Merge]) -> list[int]:
+    """An order of the filters in which no two lines of the dendrogram cross."""
+    rows = {each: [each] for each in range(count)}
+    for gone, keeps, _ in merges:
+        rows[keeps] = rows[keeps] + rows.pop(gone)
+    return next(iter(rows.values()))
+
+
+def _survivors(count: int, merges: Sequence[Merge], cut: float) -> list[int]:
+    """For each filter the one that stays of its cluster, where the dendrogram is cut."""
+    stays = list(range(count))
+    for gone, keeps, height in merges:
+        if height < cut:
+            stays = [keeps if each == gone else each for each in stays]
+    return stays
 
 
 def filters_on(

@@ -23,21 +23,20 @@ ARMS = {
     "scratch": ("small, from scratch, same batches", RED, "v"),
     "scratch, equal compute": ("small, from scratch, same compute", RED, "^"),
     "new weights": ("winners' places, new weights", RED, "v"),
-    "ticket": ("ticket: winners' first weights", ORANGE, "P"),
+    "ticket": ("ticket: winners' initial weights", ORANGE, "P"),
     "rewound": ("ticket: winners' early weights", ORANGE, "X"),
 }
 
 
-def plan_figure(base: int, rounds: int, finetune: int, fraction: float) -> Figure:
+def plan_figure(phases: Sequence[tuple[int, int]]) -> Figure:
     """What pruning in rounds pays, and what its small network costs: batches by MACs a batch.
 
-    Areas are compute. MACs are those of the square rule: a share s of every layer's filters has
-    about s² of the MACs.
+    phases: (batches, MACs per image) of the full network, then of every round's. Areas are compute.
     """
-    shares = [(1 - fraction) ** (2 * number) for number in range(rounds + 1)]
-    lengths = [base] + [finetune] * rounds
-    starts = [sum(lengths[:number]) for number in range(rounds + 1)]
-    total = base + rounds * finetune
+    lengths, macs = zip(*phases, strict=True)
+    shares = [each / macs[0] for each in macs]
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    total = sum(lengths)
     figure = Figure(figsize=(WIDTH, 3.6), dpi=DPI, layout="constrained")
     pruning, small = figure.subplots(1, 2, sharey=True, sharex=True)
     pruning.bar(starts, shares, lengths, align="edge", color=BLUE, edgecolor="white")
@@ -52,9 +51,10 @@ def plan_figure(base: int, rounds: int, finetune: int, fraction: float) -> Figur
     work = sum(length * share for length, share in zip(lengths, shares, strict=True))
     figure.set_label(
         f"Two bar charts over {total} batches; the height is what a batch costs, so areas are "
-        f"compute. Pruning: {base} batches of the full network, then {rounds} rounds of {finetune} "
-        f"batches, each cheaper, the last at {shares[-1]:.0%}. The small network from scratch: all "
-        f"{total} batches at {shares[-1]:.0%}, {total * shares[-1] / work:.0%} of that area."
+        f"compute. Pruning: {lengths[0]} batches of the full network, then {len(lengths) - 1} "
+        f"rounds of {lengths[-1]} batches, each cheaper, the last at {shares[-1]:.0%}. The small "
+        f"network from scratch: all {total} batches at {shares[-1]:.0%}, "
+        f"{total * shares[-1] / work:.0%} of that area."
     )
     return figure
 

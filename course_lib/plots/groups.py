@@ -48,8 +48,8 @@ def told(group: Group) -> str:
 
     readers = tuple(name for name, _ in group.readers)
     return (
-        f"In the group {group.name} of {group.size} channels a filter goes from"
-        f" {names(group.producers)}; numbers of one channel from {names(group.norms)}; an input"
+        f"In the group {group.name} of {group.size} channels a filter is removed from"
+        f" {names(group.producers)}; the channel's numbers from {names(group.norms)}; an input"
         f" channel from {names(readers)}."
     )
 
@@ -77,17 +77,21 @@ def draw_map(axes: Axes, network: nn.Module, group: Group | None) -> None:
     axes.legend(handles=handles, loc="upper center", **look)
 
 
-def draw_cuts(part: Figure | SubFigure, network: nn.Module, group: Group, index: int) -> None:
+def draw_cuts(
+    part: Figure | SubFigure, network: nn.Module, group: Group, index: int, spacious: bool = False
+) -> None:
     """The size of every number in the tensors of a group, and what goes with channel `index`.
 
     Convolutions: a row per filter, a column per input channel, grey by the mean size of the
-    kernel's weights. Batch norms: a row per channel; scale, shift, mean, variance.
+    kernel's weights. Batch norms: a row per channel; scale, shift, mean, variance. spacious: there
+    is room to write at each panel what its rows and columns are.
     """
     names = [*group.producers, *group.norms, *(name for name, _ in group.readers)]
     columns = dict(group.readers)
     part_of = roles(group)
     for axes, name in zip(part.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        matrix = _matrix(network.get_submodule(name))
+        layer = network.get_submodule(name)
+        matrix = _matrix(layer)
         rows, width = matrix.shape
         axes.imshow(matrix.numpy(), cmap="Greys", aspect="auto", vmin=0, interpolation="nearest")
         at, size = (-0.5, index - 0.5), (width, 1)
@@ -95,10 +99,22 @@ def draw_cuts(part: Figure | SubFigure, network: nn.Module, group: Group, index:
             at, size = (index * columns[name] - 0.5, -0.5), (columns[name], rows)
         look = LOOKS[part_of[name]]
         axes.add_patch(Rectangle(at, *size, edgecolor=BLACK, lw=1, **look))
-        axes.set_title(re.sub(r"^(layer\d\.\d)\.", r"\1\n", name), fontsize=SMALL)
-        axes.set_xlabel(f"{rows}×{width}", fontsize=SMALL)
+        short = re.sub(r"^(layer\d\.\d)\.", r"\1\n", name), f"{rows}×{width}", ""
+        title, across, down = _panel_words(name, layer, rows, width) if spacious else short
+        axes.set_title(title, fontsize=SMALL)
+        axes.set_xlabel(across, fontsize=SMALL)
+        axes.set_ylabel(down, fontsize=SMALL)
         axes.set_xticks([])
         axes.set_yticks([])
+
+
+def _panel_words(name: str, layer: nn.Module, rows: int, width: int) -> tuple[str, str, str]:
+    """A panel's title, and what its columns and its rows are."""
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return f"layer {name}: batch norm", "scale, shift, mean, variance", f"{rows} channels"
+    if isinstance(layer, nn.Linear):
+        return f"layer {name}: linear", f"{width} inputs", f"{rows} outputs"
+    return f"layer {name}: convolution", f"{width} input channels", f"{rows} filters"
 
 
 def draw_group(
@@ -119,7 +135,7 @@ def draw_group(
     upper.suptitle(f"Channel {index} of the group {name}", fontsize=LARGE)
     draw_map(upper.subplots(), network, group)
     draw_cuts(lower, network, group, index)
-    figure.set_label(f"Channel {index} of {group.size} goes. {told(group)}")
+    figure.set_label(f"Channel {index} of {group.size} is removed. {told(group)}")
 
 
 def _matrix(layer: Any) -> Tensor:

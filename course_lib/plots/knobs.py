@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import PercentFormatter
 
 from course_lib.plots.style import (
@@ -19,6 +20,7 @@ from course_lib.plots.style import (
     RED,
     SKY,
     SMALL,
+    WIDTH,
     blank,
     finish,
 )
@@ -65,6 +67,59 @@ def compounding_figure(needed: Mapping[float, int], share: float) -> Figure:
     )
 
 
+def loop_figure() -> Figure:
+    """The pruning loop: six steps in a row, and the three ways on from the check."""
+    figure = Figure(figsize=(WIDTH, 2.6), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(-0.55, 5.55), ylim=(-1.35, 1.0))
+    axes.axis("off")
+    box: dict[str, Any] = {
+        "boxstyle": "round,pad=0.45",
+        "facecolor": "white",
+        "edgecolor": BLUE,
+        "linewidth": 1.4,
+    }
+    steps = ("train", "score", "select", "remove", "fine-tune", "check")
+    for place, name in enumerate(steps):
+        axes.text(place, 0, name, ha="center", va="center", fontsize=NORMAL, bbox=box)
+        if place:
+            _arrow(axes, (place - 0.68, 0), (place - 0.34, 0), BLACK, "-")
+    end = {**box, "edgecolor": RED, "linestyle": ":"}
+    axes.text(5, -1.1, "undo the cut, stop", ha="center", va="center", fontsize=NORMAL, bbox=end)
+    _arrow(axes, (5, -0.25), (5, -0.83), RED, ":")
+    _arrow(axes, (5, 0.25), (1, 0.25), BLUE, "-", bend=0.16)
+    _arrow(axes, (4.75, -0.25), (4, -0.25), ORANGE, "--", bend=-0.5)
+    words: dict[str, Any] = {"fontsize": SMALL, "color": BLACK}
+    axes.text(3, 0.72, "within the tolerance: next round", ha="center", va="bottom", **words)
+    axes.text(4.1, -0.62, "not yet: fine-tune once more", ha="right", va="center", **words)
+    axes.text(5.07, -0.55, "still not", ha="left", va="center", **words)
+    figure.set_label(
+        "The loop: train, then in every round score, select, remove, fine-tune, check. From the"
+        " check there are three ways on: within the tolerance, the next round begins with scoring;"
+        " if not yet, the same network is fine-tuned once more; if it still isn't, the cut is"
+        " undone and the run stops."
+    )
+    return figure
+
+
+def _arrow(
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str,
+    dashes: str,
+    bend: float = 0.0,
+) -> None:
+    look: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "linestyle": dashes,
+        "color": color,
+        "mutation_scale": 12,
+    }
+    curve = f"arc3,rad={bend}"
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=curve, linewidth=1.4, **look))
+
+
 def knobs_figure(runs: Sequence[Record]) -> Figure:
     """Four panels, one a knob: rounds, fine-tuning, scope, tolerance; a small mark is a seed.
 
@@ -84,7 +139,7 @@ def knobs_figure(runs: Sequence[Record]) -> Figure:
     _scope(axes[1, 0], of_knob(runs, "scope"))
     _label(axes[1, 0], "round", "C  Ranked within layers or across the network")
     _gates(axes[1, 1], of_knob(runs, "tolerance"))
-    _label(axes[1, 1], "tolerance of the gate", "D  Where the gate stops the run")
+    _label(axes[1, 1], "tolerance of the gate, points", "D  Where the gate stops the run")
     axes[1, 1].set_ylabel("parameters kept", fontsize=NORMAL)
     return figure
 
@@ -167,7 +222,7 @@ def _gates(axes: Axes, values: Mapping[str, list[Sequence[Record]]]) -> None:
             ha="center",
             fontsize=SMALL,
         )
-    names = [value if value == "no gate" else f"{float(value):.0%}" for value in values]
+    names = [value if value == "no gate" else f"{100 * float(value):g}" for value in values]
     axes.set_xticks(range(len(values)), names)
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set_ylim(0, 1)

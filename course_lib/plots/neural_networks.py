@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -14,12 +15,18 @@ GREY = "#8c8c8c"
 LABEL_AT = 0.25  # of an edge: there the numbers of three edges to each of three units don't meet
 
 
-def draw_surface(axes: Axes, slopes: Tensor, intercepts: Tensor, losses: Tensor) -> None:
-    """Contour lines of the loss over slope and intercept; all of shape [rows, columns]."""
+def draw_surface(
+    axes: Axes, slopes: Tensor, intercepts: Tensor, losses: Tensor, labels: bool = True
+) -> None:
+    """Contour lines of the loss over slope and intercept; all of shape [rows, columns].
+
+    labels: write the loss on some of the lines.
+    """
     low, high = float(losses.min()), float(losses.max())
     levels = low + (high - low) * torch.linspace(0.05, 1, 12) ** 2.5
     lines = axes.contour(slopes, intercepts, losses, levels=levels, colors=[GREY], linewidths=0.8)
-    axes.clabel(lines, levels=levels[2::2], fmt="%.1f", fontsize=SMALL, colors=[BLACK])
+    if labels:
+        axes.clabel(lines, levels=levels[2::2], fmt="%.1f", fontsize=SMALL, colors=[BLACK])
     axes.set_xlabel("slope m", fontsize=NORMAL)
     axes.set_ylabel("intercept b", fontsize=NORMAL)
     axes.set_xlim(float(slopes.min()), float(slopes.max()))
@@ -99,6 +106,23 @@ def _edge(axes: Axes, start: tuple[float, float], end: tuple[float, float], weig
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         zorder=2,
     )
+
+
+@torch.no_grad()
+def without_neurons(network: Any, gone: Tensor) -> nn.Sequential:
+    """Linear, ReLU, Linear without the hidden neurons of the indices `gone`; nothing is trained."""
+    first, _, second = network
+    stay = torch.ones(len(first.weight), dtype=torch.bool)
+    stay[gone] = False
+    count = int(stay.sum())
+    narrow: Any = nn.Sequential(
+        nn.Linear(first.in_features, count), nn.ReLU(), nn.Linear(count, second.out_features)
+    )
+    narrow[0].weight.copy_(first.weight[stay])
+    narrow[0].bias.copy_(first.bias[stay])
+    narrow[2].weight.copy_(second.weight[:, stay])
+    narrow[2].bias.copy_(second.bias)
+    return narrow
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from torch import Tensor
 
 from course_lib.plots.style import BLACK, BLUE, LARGE, NORMAL, ORANGE, RED, SKY, SMALL
@@ -42,7 +42,8 @@ def draw_block(axes: Axes, shapes: Mapping[str, Shape], projected: bool) -> None
     """A basic block from left to right, with the shapes of what flows through it.
 
     shapes: of "input", "conv1", "conv2" and "shortcut", as real tensors had them. The addition is a
-    plus sign where main path and shortcut have one shape, and a cross where they don't.
+    plus sign where main path and shortcut have one shape, and a cross where they don't. The arrows
+    of a projection are dashed.
     """
     fits = shapes["conv2"] == shapes["shortcut"]
     flowing = [shapes[name] for name in ("input", "conv1", "conv1", "conv2", "conv2")]
@@ -53,9 +54,9 @@ def draw_block(axes: Axes, shapes: Mapping[str, Shape], projected: bool) -> None
         if text:
             _box(axes, (x, 0), text)
     end = STEP * (len(MAIN) + 1)
-    _arrow(axes, (STEP * 0.12, 0), (STEP * 0.12, 1.3), head=False, dashed=True)
-    _arrow(axes, (STEP * 0.12, 1.3), (end, 1.3), head=False, dashed=True)
-    _arrow(axes, (end, 1.3), (end, 0.3), dashed=True)
+    _arrow(axes, (STEP * 0.12, 0), (STEP * 0.12, 1.3), head=False, dashed=projected)
+    _arrow(axes, (STEP * 0.12, 1.3), (end, 1.3), head=False, dashed=projected)
+    _arrow(axes, (end, 1.3), (end, 0.3), dashed=projected)
     if projected:
         _box(axes, (end / 2, 1.3), "conv 1×1\nbatch norm")
     axes.annotate(words(shapes["shortcut"]), (end - 0.1, 0.75), ha="right", fontsize=SMALL)
@@ -114,26 +115,36 @@ def draw_network(axes: Axes, rows: Sequence[tuple[str, Shape, str]]) -> None:
     rows: name, shape of the output and kind of the part: "block" has an identity shortcut,
     "projection" a projected one, "" none. The width of a bar grows with the number of channels.
     """
-    x, tallest = 0.0, max((shape[2] if len(shape) > 2 else 1) for _, shape, _ in rows)
+    tallest = max((shape[2] if len(shape) > 2 else 1) for _, shape, _ in rows)
     axes.axhline(0, color=BLACK, lw=0.8, zorder=0)
-    for name, shape, kind in rows:
+    for x, (name, shape, kind) in enumerate(rows):
         tall = 0.35 + 2.2 * (shape[2] / tallest if len(shape) > 2 else 0)
-        wide = 0.25 + shape[1] ** 0.5 / 36
+        wide = 0.2 + shape[1] ** 0.5 / 60
         colour = {"block": SKY, "projection": ORANGE}.get(kind, PALE)
         hatch = "xx" if kind == "projection" else ""
         axes.add_patch(
-            Rectangle((x, -tall / 2), wide, tall, fc=colour, ec=BLACK, hatch=hatch, lw=0.8)
+            Rectangle(
+                (x - wide / 2, -tall / 2), wide, tall, fc=colour, ec=BLACK, hatch=hatch, lw=0.8
+            )
         )
         if kind:
             curve = {"connectionstyle": "arc3,rad=-0.9", "arrowstyle": "-|>", "lw": 1.2}
             curve |= {"ls": "--" if kind == "projection" else "-", "color": BLACK}
-            ends = (x + wide + 0.12, tall / 2), (x - 0.12, tall / 2)
+            ends = (x + wide / 2 + 0.12, tall / 2), (x - wide / 2 - 0.12, tall / 2)
             axes.annotate("", *ends, arrowprops=curve)
-        text = f"{name}  {words(shape)}"
-        axes.annotate(
-            text, (x + wide / 2, -1.4), rotation=90, va="top", ha="center", fontsize=SMALL
-        )
-        x += wide + 0.5
-    axes.set_xlim(-0.3, x)
-    axes.set_ylim(-3.9, 1.6)
+        # Three short lines, so that neighbours don't meet: block 3, 128×, 28×28.
+        text = f"{name}\n" + words(shape).replace("×", "×\n", 1)
+        axes.annotate(text, (x, -1.4), va="top", ha="center", fontsize=SMALL)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(-2.5, 1.9)
     axes.set_axis_off()
+    _key(axes)
+
+
+def _key(axes: Axes) -> None:
+    """What the two looks of a block mean."""
+    patches = [
+        Patch(fc=SKY, ec=BLACK, label="solid arrow: identity"),
+        Patch(fc=ORANGE, ec=BLACK, hatch="xx", label="hatched, dashed arrow: projection"),
+    ]
+    axes.legend(handles=patches, loc="upper right", ncols=2, fontsize=SMALL, frameon=False)

@@ -38,7 +38,8 @@ def scenes_figure(
 def side_by_side(panels: Mapping[str, tuple[float, float, str]]) -> Figure:
     """A panel per quantity with a bar for the full and one for the pruned network.
 
-    panels: title → (full, pruned, format of the numbers). No alt text yet.
+    panels: title → (full, pruned, format of the numbers). The alt text has a ≈ before floats,
+    which are measured, and none before whole numbers, which are counted.
     """
     figure = Figure(figsize=(WIDTH, 3.2), dpi=DPI, layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -54,7 +55,19 @@ def side_by_side(panels: Mapping[str, tuple[float, float, str]]) -> Figure:
         axes.set_yticks([])
         axes.margins(y=0.12)
         axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.set_label(
+        f"{len(panels)} pairs of bars, the full network and the pruned one. "
+        + "; ".join(
+            f"{title}: {_told(full, form)} and {_told(pruned, form)}"
+            for title, (full, pruned, form) in panels.items()
+        )
+        + "."
+    )
     return figure
+
+
+def _told(value: float, form: str) -> str:
+    return f"{'' if isinstance(value, int) else '≈'}{value:{form}}"
 
 
 def both_answers(

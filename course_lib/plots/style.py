@@ -17,6 +17,7 @@ from PIL import Image
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/): told apart by colour-blind people.
 # Marks differ in shape and lines in dashes as well, so that a grey print can be read.
 BLUE, ORANGE, RED, SKY, BLACK = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#000000"
+PURPLE = "#CC79A7"  # for the learner's prediction and nothing else
 SMALL, NORMAL, LARGE = 9, 10, 11  # points; the figures are made for 800 pixels' width
 WIDTH, HEIGHT, DPI = 8.0, 4.5, 100
 SCREEN_DPI = 96  # a notebook's pixels: those of a browser
@@ -64,6 +65,9 @@ def finish(figure: Figure, axes: Axes, title: str, text: str | None = None) -> F
     axes.set_title(title, fontsize=LARGE, loc="left", wrap=True)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
+        inside = axes.get_legend()  # as a prediction brings one
+        if inside:
+            inside.remove()
         figure.legend(loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
     figure.set_label(text or f"{title}.")
     return figure
