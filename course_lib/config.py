@@ -228,14 +228,14 @@ PRESETS = {
     "one-cut": Config(rounds=1, fraction=0.56, finetune_batches=800, finetune_rate=0.1),
     # A few thousand photographs, some of them labelled wrongly: four times the training, and labels
     # smoothed, which pays once training is as long as that (benchmarks/photographs.py); fewer,
-    # larger cuts with as many batches in all, at a higher rate and with the full network as
+    # larger cuts with twice the batches in all, at a higher rate and with the full network as
     # teacher (benchmarks/schedules.py). They leave 0.81^4 = 43 % of the filters.
     "photos": Config(
         batches=1800,
         label_smoothing=0.1,
         rounds=4,
         fraction=0.19,
-        finetune_batches=200,
+        finetune_batches=400,
         finetune_rate=0.1,
         distill=0.9,
     ),
