@@ -124,9 +124,9 @@ def schedules_table(run: Row) -> str:
     network's.
     """
     lines = [
-        "| preset | width | schedule | batches | time | lowest after surgery | validation, change |"
-        " test, change | parameters left |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| preset, width | schedule | batches | time | lowest after surgery | validation, change |"
+        " test, change |",
+        "|---|---|---|---|---|---|---|",
     ]
 
     def of_set(row: Row) -> tuple[str, int]:
@@ -144,12 +144,12 @@ def schedules_table(run: Row) -> str:
                 for part in ("val", "test")
             ]
             lowest = mean(row["lowest_after_surgery"] for row in found)
-            left = mean(row["parameters"] for row in found)
             lines.append(
-                f"| `{preset}` | {width} | {name} | {found[0]['batches']:,} | ×{time:.2f} "
-                f"| {lowest:.0%} | {changes[0]} | {changes[1]} | {left:.1%} |"
+                f"| `{preset}`, {width} | {name} | {found[0]['batches']:,} | ×{time:.2f} "
+                f"| {lowest:.0%} | {changes[0]} | {changes[1]} |"
             )
-    return "\n".join(lines)
+    left = mean(row["parameters"] for row in run["rows"])
+    return "\n".join([*lines, "", f"All leave {left:.1%} of the parameters."])
 
 
 def one_cut_sentence(run: Row) -> str:

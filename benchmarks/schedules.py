@@ -6,10 +6,10 @@ Writes data/recorded_runs/schedules.json. Two data sets at a quarter of ResNet-1
 stand-in for a small folder of photographs that photographs.py describes, with the preset `photos`,
 and generated vehicles with the preset `laptop`; and the latter at full width, without a teacher.
 Of each, three networks, which differ in their seed only, are trained as the preset says; every
-schedule takes the same networks to the size that the preset ends with, in the library's own loop,
-with as many batches of fine-tuning in all. Seconds are those of all rounds. Validation decides
-between them; the test is beside it. A finished run isn't done again. An hour and a half, with
-nothing else running.
+schedule takes the same networks to the same size, in the library's own loop, with as many batches
+of fine-tuning in all unless its name says how many. Seconds are those of all rounds. Validation
+decides between them; the test is beside it. A finished run isn't done again. An hour and three
+quarters, with nothing else running.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 from types import ModuleType
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_the_laptop_preset_kept_its_promise():
         assert row["ratio_images_per_second"] >= 2.5
     full = [row["val_accuracy_full"] for row in run["seeds"]]
     assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
+
+
+def test_the_laptop_preset_repeated():
+    """README.md and docs/results.md say that it costs a few tenths of a point on average."""
+    runs = [
+        json.loads((RECORDED / f"{name}.json").read_text())["seeds"]
+        for name in ("laptop", "laptop_repeated")
+    ]
+    changes = [[row["ratio_test_accuracy_change"] for row in rows] for rows in runs]
+    assert len(changes[1]) >= 3 and min(changes[1]) >= -0.010
+    assert -0.005 <= mean([*changes[0], *changes[1]]) <= -0.001
+    assert max(changes[1]) >= min(changes[0]), "the ranges overlap"
+    for row in runs[1]:
+        assert 1 - row["ratio_parameters"] >= 0.791 and row["ratio_images_per_second"] >= 2.5
 
 
 def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():
@@ -224,21 +239,39 @@ def test_one_cut_is_the_best_schedule_of_the_full_width():
 
 
 def test_the_preset_for_photographs_prunes_as_the_better_schedule():
+    """docs/results.md says all this, most of it of every seed."""
     run = json.loads((RECORDED / "schedules.json").read_text())
     narrow = [row for row in run["rows"] if row["base_width"] == 16]
-    found = {(r["preset"], r["seed"], r["schedule"]): r for r in narrow}
+    found = {(r["preset"], r["schedule"], r["seed"]): r for r in narrow}
+
+    def of(preset: str, schedule: str) -> list[dict[str, Any]]:
+        return [found[preset, schedule, seed] for seed in range(3)]
+
+    def better(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
+        pairs = list(zip(some, others, strict=True))
+        parts = ("val_accuracy", "test_accuracy")
+        return all(one[part] > other[part] for one, other in pairs for part in parts)
+
+    def seconds(rows: list[dict[str, Any]]) -> float:
+        return sum(row["seconds"] for row in rows)
+
     for preset in ("photos", "laptop"):
-        for seed in range(3):
-            sixteen = found[preset, seed, "16 rounds, rate 0.03"]
-            four = found[preset, seed, "4 rounds, rate 0.1"]
-            assert four["seconds"] < sixteen["seconds"], "docs/results.md says so, of every seed"
-            for part in ("val_accuracy", "test_accuracy"):
-                assert four[part] > sixteen[part]
-            taught = found[preset, seed, "4 rounds, rate 0.1, teacher 0.9"]
-            for part in ("val_accuracy", "test_accuracy"):
-                assert (taught[part] > four[part]) == (preset == "photos")
-            assert preset != "photos" or 1.2 < taught["seconds"] / four["seconds"] < 1.3
+        sixteen, four = of(preset, "16 rounds, rate 0.03"), of(preset, "4 rounds, rate 0.1")
+        taught = of(preset, "4 rounds, rate 0.1, teacher 0.9")
+        assert better(four, sixteen)
+        assert all(a["seconds"] < b["seconds"] for a, b in zip(four, sixteen, strict=True))
+        assert better(taught, four) if preset == "photos" else better(four, taught)
+    taught, four = (of("photos", f"4 rounds, rate 0.1{more}") for more in (", teacher 0.9", ""))
+    longer, one_cut = (
+        of("photos", f"{cuts}, rate 0.1, teacher 0.9, 1600 batches")
+        for cuts in ("4 rounds", "one cut")
+    )
+    assert 1.25 < seconds(taught) / seconds(four) < 1.4
+    assert better(longer, taught) and better(one_cut, longer)
+    assert seconds(one_cut) < seconds(longer)
+    for part in ("val_accuracy", "test_accuracy"):
+        assert sum(row[part] - row[f"{part}_full"] for row in longer) > 0
     photos = PRESETS["photos"]
     assert (photos.rounds, photos.finetune_rate, photos.distill) == (4, 0.1, 0.9)
-    assert photos.rounds * photos.finetune_batches == four["batches"]
+    assert photos.rounds * photos.finetune_batches == longer[0]["batches"]
     assert (1 - photos.fraction) ** photos.rounds == pytest.approx(run["left"], abs=0.01)
