@@ -126,8 +126,9 @@ def repeated_sentence() -> str:
     return (
         f"**Repeated** on {date} on another machine ({machine}), after a [mistake in carrying "
         "momentum](docs/results.md#recorded-before-a-mistake-was-found) was fixed, the "
-        f"{len(speeds)} seeds changed by {loop_tables.points(changes[1])} points, at ×{min(speeds):.1f} to ×{max(speeds):.1f} "
-        f"images per second. All {len(changes[0] + changes[1])} runs together: "
+        f"{len(speeds)} seeds changed by {loop_tables.points(changes[1])} points, at "
+        f"×{min(speeds):.1f} to ×{max(speeds):.1f} images per second. All "
+        f"{len(changes[0] + changes[1])} runs together: "
         f"{loop_tables.points(changes[0] + changes[1])} points. So these sixteen rounds cost a few "
         "tenths of a point on average; `--preset one-cut`, below, costs none."
     )
