@@ -166,7 +166,7 @@ def one_cut_sentence(run: Row) -> str:
     pairs = zip(cut, rounds, strict=True)
     time = mean(quick["seconds"] / slow["seconds"] for quick, slow in pairs)
     return (
-        f"**One cut instead of sixteen.** `--preset one-cut` takes the same networks to the same "
+        "**One cut instead of sixteen.** `--preset one-cut` takes the same networks to the same "
         "size at once, with as many batches of fine-tuning at a higher rate. It reaches "
         f"{spread([row['test_accuracy'] for row in cut])} on the test images, {change(cut)} "
         f"points, in {time:.2f} of the time that the rounds take; sixteen rounds, measured again "

@@ -77,7 +77,7 @@ def _counts(found: dict[str, Any]) -> str:
 
 def _require_fit(state: State, data: Data) -> None:
     classes, channels = list(data.classes), data.train.images.shape[3]
-    began = (state.full or {}).get("classes", classes)
+    began = (state.images or state.full or {}).get("classes", classes)
     if began != classes or state.network.fc.out_features != len(classes):
         what = f"the classes {', '.join(classes)}, which aren't those"
     elif state.network.conv1.in_channels != channels:

@@ -507,29 +507,32 @@ def test_a_malicious_checkpoint_is_not_run(copy, capsys, tmp_path, zipped):
         assert marker.exists()
 
 
-def test_images_that_changed_their_classes(tmp_path, capsys, no_report):
+@pytest.fixture
+def run_on_a_folder(tmp_path, capsys, no_report):
+    """A finished run's folder of images and options; it must stay as it is."""
     data = paint(tmp_path / "data", {"a": 8, "b": 8})
     places = ["--out", tmp_path / "run", "--cache", tmp_path / "cache"]
     assert course(capsys, *RUN, *places, "--data", data)[0] == 0
     before = contents(tmp_path / "run")
+    yield data, places
+    assert contents(tmp_path / "run") == before
+
+
+def test_images_that_changed_their_classes(run_on_a_folder, capsys):
+    data, places = run_on_a_folder
     paint(data, {"c": 8}, number=100)
     words = "the classes a, b, c, which aren't those that the run began with"
     refused(capsys, words, "run", "--resume", "--quiet", *places)
     (data / "b").rename(data / "d")
     shutil.rmtree(data / "c")
     refused(capsys, "the classes a, d", "run", "--resume", "--quiet", *places)
-    assert contents(tmp_path / "run") == before
 
 
-def test_images_that_became_more(tmp_path, capsys, no_report):
-    data = paint(tmp_path / "data", {"a": 8, "b": 8})
-    places = ["--out", tmp_path / "run", "--cache", tmp_path / "cache"]
-    assert course(capsys, *RUN, *places, "--data", data)[0] == 0
-    before = contents(tmp_path / "run")
+def test_images_that_became_more(run_on_a_folder, capsys):
+    data, places = run_on_a_folder
     paint(data, {"a": 12}, number=100)
     words = "have the parts train 20, val 4, test 4, not the train 12, val 2, test 2 that the run"
     refused(capsys, words, "run", "--resume", "--quiet", *places)
-    assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"full": 3}'])

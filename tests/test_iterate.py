@@ -12,6 +12,7 @@ from course_lib import checkpoint, measure, report
 from course_lib import iterate as loop
 from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
+from course_lib.checks import as_begun
 from course_lib.errors import CourseError
 from course_lib.iterate import gate_level, iterate, make_loader
 from course_lib.pruning import find_groups, l2, select
@@ -78,6 +79,14 @@ def test_balanced_accuracy_is_scikit_learns(finished):
     )
     expected = balanced_accuracy_score(labels, logits.argmax(1))
     assert state.history[-1]["val_balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_other_classes_are_noticed_before_the_full_network_is_there():
+    data = tiny_data()
+    state = checkpoint.new_state(TINY, TINY.network(3, 3, 16), CPU)
+    assert as_begun(state, data).mean == data.mean
+    with pytest.raises(CourseError, match="the classes x, y, z, which aren't those"):
+        as_begun(state, replace(data, classes=("x", "y", "z")))
 
 
 def test_the_documented_lines_load_it(finished):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from course_lib.plots.style import BLACK, BLUE, NORMAL, ORANGE, RED, SKY, SMALL
+from course_lib.pruning import find_groups, prune
 
 GREY = "#8c8c8c"
 LABEL_AT = 0.25  # of an edge: there the numbers of three edges to each of three units don't meet
@@ -108,21 +108,13 @@ def _edge(axes: Axes, start: tuple[float, float], end: tuple[float, float], weig
     )
 
 
-@torch.no_grad()
-def without_neurons(network: Any, gone: Tensor) -> nn.Sequential:
+def without_neurons(network: nn.Module, gone: Tensor) -> nn.Module:
     """Linear, ReLU, Linear without the hidden neurons of the indices `gone`; nothing is trained."""
-    first, _, second = network
-    stay = torch.ones(len(first.weight), dtype=torch.bool)
+    first = network.get_submodule("0")
+    stay = torch.ones(int(first.out_features), dtype=torch.bool)  # type: ignore[arg-type]
     stay[gone] = False
-    count = int(stay.sum())
-    narrow: Any = nn.Sequential(
-        nn.Linear(first.in_features, count), nn.ReLU(), nn.Linear(count, second.out_features)
-    )
-    narrow[0].weight.copy_(first.weight[stay])
-    narrow[0].bias.copy_(first.bias[stay])
-    narrow[2].weight.copy_(second.weight[:, stay])
-    narrow[2].bias.copy_(second.bias)
-    return narrow
+    groups = find_groups(network, torch.zeros(1, int(first.in_features)))  # type: ignore[arg-type]
+    return prune(network, groups, {"0": stay.nonzero().flatten()})
 
 
 @torch.no_grad()
