@@ -50,6 +50,7 @@ def schedule(rounds: int, batches: int = BATCHES, **changes: Any) -> dict[str, A
         "rounds": rounds,
         "fraction": fraction,
         "finetune_batches": batches // rounds,
+        "final_batches": 0,
         "distill": 0.0,
         **changes,
     }
@@ -57,6 +58,9 @@ def schedule(rounds: int, batches: int = BATCHES, **changes: Any) -> dict[str, A
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "16 rounds, rate 0.03": schedule(16, finetune_rate=0.03),
+    "16 rounds, rate 0.03, half at the end": schedule(
+        16, 400, finetune_rate=0.03, final_batches=400
+    ),
     "16 rounds, rate 0.1": schedule(16, finetune_rate=RATE),
     "4 rounds, rate 0.1": schedule(4, finetune_rate=RATE),
     "one cut, rate 0.1": schedule(1, finetune_rate=RATE),

@@ -67,7 +67,7 @@ class State:
     @property
     def phase_batches(self) -> int:
         """How many batches the phase has."""
-        return self.config.batches if self.round == 0 else self.config.finetune_batches
+        return self.config.batches_of(self.round)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -219,7 +219,7 @@ def _close_phase(run: Run) -> None:
         state.attempt += 1
         state.batch = 0
         checkpoint.start_cycle(state)
-        run.bar.total = (run.bar.total or 0) + config.finetune_batches
+        run.bar.total = (run.bar.total or 0) + state.phase_batches
     else:
         state.seconds += time.perf_counter() - clock
         clock = time.perf_counter()

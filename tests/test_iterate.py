@@ -195,6 +195,40 @@ def test_a_round_that_does_not_recover_is_tried_again_and_rolled_back(tmp_path):
     assert summary["rounds_passed"] == 0 and summary["ratios"]["parameters"] == 1
 
 
+def test_the_last_round_may_fine_tune_longer(tmp_path):
+    """The whole cycle is longer, it is counted, and a resumed run ends with the same weights."""
+    longer = replace(TINY, final_batches=9)
+    rates: dict[str, list[float]] = {}
+
+    def watch(state: State) -> None:
+        rates.setdefault(state.phase, []).append(state.schedule.get_last_lr()[0])
+
+    whole = run(longer, tmp_path / "whole", after_batch=watch)
+    assert [line["batches"] for line in whole.history] == [24, 30, 36, 51]
+    assert longer.total_batches == 51
+    assert [len(rates[phase]) for phase in ("round 1", "round 2", "round 3")] == [6, 6, 15]
+    assert rates["round 3"].index(max(rates["round 3"])) > rates["round 2"].index(
+        max(rates["round 2"])
+    )
+
+    def interrupt(state: State) -> None:
+        if state.batches == 45:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(longer, tmp_path / "cut", after_batch=interrupt)
+    mine = run(longer, tmp_path / "cut", resume=True).network.state_dict()
+    other = whole.network.state_dict()
+    assert all(torch.equal(mine[name], other[name]) for name in other)
+    assert replace(longer, rounds=0).total_batches == 24
+
+
+def test_a_longer_last_round_that_fails_is_tried_at_the_same_length(tmp_path):
+    hopeless = replace(TINY, fraction=0.8, finetune_rate=1e-9, tolerance=0.01, rounds=1)
+    state = run(replace(hopeless, finetune_batches=2, final_batches=3), tmp_path)
+    assert state.history[-1]["batches"] == 24 + 2 * (2 + 3)
+
+
 def test_without_the_gate_it_goes_on(tmp_path):
     open_gate = replace(TINY, fraction=0.8, finetune_rate=1e-9, gate=False, rounds=2)
     assert [line["passed"] for line in run(open_gate, tmp_path).history] == [True] * 3
