@@ -1,11 +1,10 @@
 """The laptop preset over seeds, and beside it the fair control.
 
-    python benchmarks/laptop.py [--out runs/bench-laptop] [--seeds 0 1 2] [--repeated]
+    python benchmarks/laptop.py [--out runs/bench-laptop] [--seeds 0 1 2]
 
-Writes data/recorded_runs/laptop.json, and each seed's whole run beside it; with `--repeated`
-laptop_repeated.json alone, so that another time and another machine can be compared. The control is
-the full network trained for as many batches as the pruned one has had in all (seed 0). A run that
-was interrupted goes on when the command is given again; nothing else should run meanwhile, since
+Writes data/recorded_runs/laptop.json, and each seed's whole run beside it. The control is the full
+network trained for as many batches as the pruned one has had in all (seed 0). A run that was
+interrupted goes on when the command is given again; nothing else should run meanwhile, since
 seconds and images per second are measured.
 """
 
@@ -57,7 +56,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-laptop")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--repeated", action="store_true", help="beside the record there is")
     options = parser.parse_args()
     runs = {
         str(seed): run(options.out / f"seed{seed}", "--preset", "laptop", "--seed", str(seed))
@@ -69,12 +67,9 @@ def main() -> None:
         *("--preset", "laptop", "--rounds", "0", "--batches", str(batches)),
         *("--seed", str(options.seeds[0])),
     )
-    if options.repeated:
-        record("laptop_repeated", f"{COMMAND} --repeated", table(runs, control))
-    else:
-        record("laptop", COMMAND, table(runs, control))
-        for seed, result in runs.items():
-            record(f"laptop_seed{seed}", COMMAND, result)
+    record("laptop", COMMAND, table(runs, control))
+    for seed, result in runs.items():
+        record(f"laptop_seed{seed}", COMMAND, result)
     print(json.dumps(table(runs, control), indent=1))
 
 

@@ -30,7 +30,10 @@ from course_lib.run import load_data
 from course_lib.training import Loader, predict
 
 TRAINING = ("--preset", "laptop", "--device", "cpu", "--base-width", "16", "--curve-every", "50")
-PRUNING = ("--batches", "2000", "--rounds", "16", "--finetune-batches", "200")
+PRUNING = (
+    *("--batches", "2000", "--rounds", "16"),
+    *("--finetune-batches", "200", "--final-batches", "0"),
+)
 RUN_FILES = {"full": "full.pt", "pruned": "network.pt"}
 FIRST = 1_000  # test images that the card counts by themselves, so that a test can count them too
 

@@ -70,9 +70,9 @@ def gpu_block() -> str:
     return "\n\n".join(blocks) or "Not measured on a GPU yet."
 
 
-def laptop_table(name: str = "laptop") -> str:
+def laptop_table() -> str:
     """A row a seed, the mean, and the fair control."""
-    run = recorded(name)
+    run = recorded("laptop")
     rows = [
         "| seed | full: validation | full: test | pruned: test | change, points |"
         " parameters left | MACs left | images per second | minutes |",
@@ -94,7 +94,7 @@ def laptop_table(name: str = "laptop") -> str:
         f"| {100 * run['mean_test_accuracy_change']:+.2f} | | "
         f"| ×{mean['ratio_images_per_second']:.2f} | |"
     )
-    words = f"{SPEED_WORDS} {control_sentence(run)} {source_line(run, name)}"
+    words = f"{SPEED_WORDS} {control_sentence(run)} {source_line(run, 'laptop')}"
     return "\n".join([*rows, "", words])
 
 
@@ -113,24 +113,6 @@ def control_sentence(run: dict[str, Any]) -> str:
         f"batches as the pruned one had in all ({control['batches']:,}), reaches "
         f"{control['test_accuracy']:.2%} on the test set, {more:.2f} points more "
         "than the pruned one."
-    )
-
-
-def repeated_sentence() -> str:
-    """What the same command reached another time, and both times together."""
-    runs = [recorded(name)["seeds"] for name in ("laptop", "laptop_repeated")]
-    changes = [[row["ratio_test_accuracy_change"] for row in rows] for rows in runs]
-    speeds = [row["ratio_images_per_second"] for row in runs[1]]
-    repeated = recorded("laptop_repeated")
-    machine, date = repeated["machine"]["processor"].split(",")[0], repeated["source"]["date"]
-    return (
-        f"**Repeated** on {date} on another machine ({machine}), after a [mistake in carrying "
-        "momentum](docs/results.md#recorded-before-a-mistake-was-found) was fixed, the "
-        f"{len(speeds)} seeds changed by {loop_tables.points(changes[1])} points, at "
-        f"×{min(speeds):.1f} to ×{max(speeds):.1f} images per second. All "
-        f"{len(changes[0] + changes[1])} runs together: "
-        f"{loop_tables.points(changes[0] + changes[1])} points. So these sixteen rounds cost a few "
-        "tenths of a point on average; `--preset one-cut`, below, costs none."
     )
 
 
@@ -162,7 +144,7 @@ def headline() -> str:
         f"| images per second | ×1 | ×{sum(speeds) / len(speeds):.1f} "
         f"| ×{min(speeds):.1f} to ×{max(speeds):.1f} |",
     ]
-    return "\n".join([*rows, "", repeated_sentence(), "", control_sentence(run)])
+    return "\n".join([*rows, "", control_sentence(run)])
 
 
 def time_table() -> str:
@@ -306,7 +288,6 @@ BLOCKS = {
         "speed by part": lambda: measured("speed_limit", speed_tables.part_table),
         "gpu": gpu_block,
         "laptop": laptop_table,
-        "laptop repeated": partial(laptop_table, "laptop_repeated"),
         "laptop time": time_table,
         "real images": real_table,
         "photographs": photographs_table,

@@ -205,11 +205,12 @@ def test_the_clock_of_the_course_is_recorded(
 
 def test_schedules_differ_in_nothing_but_what_they_say(benchmark: Any) -> None:
     schedules = benchmark("schedules")
-    for changes in schedules.SCHEDULES.values():
+    every = schedules.SCHEDULES | schedules.SAVED | schedules.LONGER
+    for name, changes in every.items():
         assert (1 - changes["fraction"]) ** changes["rounds"] == pytest.approx(schedules.LEFT)
         tuned = changes["finetune_batches"] * changes["rounds"] + changes["final_batches"]
-        assert tuned == schedules.BATCHES
-    first = schedules.SCHEDULES["16 rounds, rate 0.03, half at the end"]
+        assert tuned == (1600 if "1600 batches" in name else schedules.BATCHES)
+    (first,) = schedules.SAVED.values()
     laptop = schedules.config_for("laptop", schedules.QUARTER, 0, {})
     as_first = schedules.config_for("laptop", schedules.QUARTER, 0, first)
     assert as_first.fraction == pytest.approx(laptop.fraction)

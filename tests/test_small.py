@@ -140,7 +140,8 @@ def test_the_card_says_where_the_files_come_from(script: ModuleType) -> None:
     assert config.seed == CARD["data"]["seed"]
     words = iter((*script.TRAINING, *script.PRUNING))
     options = dict(zip(words, words, strict=True))
-    for option in ("--base-width", "--batches", "--rounds", "--finetune-batches"):
+    counts = ("--base-width", "--batches", "--rounds", "--finetune-batches", "--final-batches")
+    for option in counts:
         assert getattr(config, option[2:].replace("-", "_")) == int(options[option]), option
     batches = config.batches + CARD["rounds_passed"] * config.finetune_batches
     assert CARD["networks"]["full"]["batches"] == config.batches
