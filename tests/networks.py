@@ -45,6 +45,61 @@ class Plus(nn.Module):
         return x + self.body(x)
 
 
+class Gated(nn.Module):
+    """Squeeze-and-excitation: each channel times (or plus) a number that all channels decide."""
+
+    def __init__(self, width: int, inner: int, times: bool = True) -> None:
+        super().__init__()
+        self.pool, self.relu, self.times = nn.AdaptiveAvgPool2d(1), nn.ReLU(), times
+        self.squeeze, self.excite = nn.Conv2d(width, inner, 1), nn.Conv2d(inner, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.excite(self.relu(self.squeeze(self.pool(x)))))
+        return x * gate if self.times else torch.add(gate, x, alpha=2)
+
+
+class Odd(nn.Module):
+    """Something that channels don't pass one by one; `kind` says what."""
+
+    KINDS = ("grouped", "normed", "shuffled", "joined", "own", "read", "tied")
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv2d(width, width, 1)
+        self.again = nn.Conv2d(width, width, 1, groups=width if kind == "grouped" else 1)
+        self.norm = nn.GroupNorm(1, width)
+        self.own = nn.Parameter(torch.ones(1, width, 1, 1))
+        if kind == "tied":
+            self.again.weight = self.conv.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.kind == "normed":
+            return self.norm(y)
+        if self.kind == "shuffled":
+            return y.flip(1)
+        if self.kind == "joined":
+            return torch.cat([y, x], 1)[:, : y.shape[1]]
+        if self.kind == "own":
+            return y * self.own
+        if self.kind == "read":
+            return nn.functional.conv2d(y, self.conv.weight)
+        return self.again(y)  # grouped, or tied
+
+
+class Twice(nn.Module):
+    """The same layer called for two values, another one between them."""
+
+    def __init__(self, width: int, norm: bool) -> None:
+        super().__init__()
+        self.between = nn.Conv2d(width, width, 1)
+        self.shared = nn.BatchNorm2d(width) if norm else nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shared(self.between(self.shared(x)))
+
+
 class SmallStock(torchvision.models.ResNet):
     """torchvision's own blocks, layers and forward, with a few filters instead of 64 to 512."""
 
@@ -105,8 +160,10 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.Identity)
 
 
 @st.composite
-def chains(draw: st.DrawFn, size: int) -> nn.Module:
-    """Convolutions, optionally with additions inside, then flatten and linear layers."""
+def chains(draw: st.DrawFn, size: int, odd: bool = False) -> nn.Module:
+    """Convolutions, optionally with additions and products inside, then flatten and linear layers;
+    `odd`: between them also what can't be pruned.
+    """
     layers: list[nn.Module] = []
     width = 3
     for _ in range(draw(st.integers(1, 3))):
@@ -115,6 +172,12 @@ def chains(draw: st.DrawFn, size: int) -> nn.Module:
         width = width_out
         if draw(st.booleans()):
             layers.append(Plus(nn.Sequential(*draw(conv_layers(width, width)))))
+        if draw(st.booleans()):
+            layers.append(Gated(width, draw(WIDTHS), times=draw(st.booleans())))
+        if odd and draw(st.booleans()):
+            kind = draw(st.sampled_from((*Odd.KINDS, "conv twice", "norm twice")))
+            twice = Twice(width, norm=kind == "norm twice")
+            layers.append(twice if kind.endswith("twice") else Odd(kind, width))
         pool = draw(st.sampled_from(POOLS))
         if pool is not nn.Identity and size > 2:
             layers.append(pool(2))
@@ -168,12 +231,13 @@ FEW, MANY, TRAINED_EPS = 4, 32, 0.1
 
 
 @st.composite
-def cases(draw: st.DrawFn, trained: bool = False) -> Case:
-    """Any of the networks, and images for it; `trained`: fit for steps of an optimiser."""
+def cases(draw: st.DrawFn, trained: bool = False, odd: bool = False) -> Case:
+    """Any of the networks, and images for it; `trained`: fit for steps of an optimiser; `odd`: one
+    that holds what can't be pruned.
+    """
     size, seed = draw(st.sampled_from([8, 12, 16])), draw(st.integers(0, 2**32 - 1))
-    network = draw(
-        st.one_of(resnet_configs().map(ResNet), stock_networks(), chains(size), chains(size))
-    )
+    plain = st.one_of(resnet_configs().map(ResNet), stock_networks(), chains(size), chains(size))
+    network = draw(chains(size, odd=True) if odd else plain)
     channels = next(m for m in network.modules() if isinstance(m, nn.Conv2d)).in_channels
     generator = torch.Generator().manual_seed(seed)
     for norm in network.modules():

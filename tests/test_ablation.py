@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings
-from networks import SmallStock, cases, randomise
+from networks import Gated, Odd, Plus, SmallStock, cases, randomise
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -86,6 +86,12 @@ def mixed_network(kind: str) -> nn.Module:
         network = ResNet(replace(config, stages=tuple(stage[:1] for stage in config.stages[:3])))
     elif kind == "torchvision, in place":
         network = SmallStock(Bottleneck, [1, 2, 1, 1], [2, 3, 2, 3], 3)
+    elif kind == "excitation":
+        network = nn.Sequential(
+            *(nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5), nn.ReLU(), Gated(5, 3)),
+            *(nn.Conv2d(5, 4, 3), nn.ReLU(), Plus(Gated(4, 2, times=False)), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5, affine=False), nn.Linear(5, 3)),
+        )
     else:
         network = nn.Sequential(
             *(nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Sigmoid(), nn.MaxPool2d(2)),
@@ -100,7 +106,15 @@ def mixed_network(kind: str) -> nn.Module:
     return network
 
 
-KINDS = ["all", "needed", "bare projections", "bottleneck", "torchvision, in place", "chain"]
+KINDS = [
+    "all",
+    "needed",
+    "bare projections",
+    "bottleneck",
+    "torchvision, in place",
+    "chain",
+    "excitation",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -368,5 +382,9 @@ def test_what_cannot_be_ablated_is_said() -> None:
         ablate(network, groups, [(images, labels + 3)])
     with pytest.raises(PruningError, match=r"layer1\.0\.conv1 doesn't read the 4 channels"):
         ablate(prune(network, groups, {"conv1": torch.arange(3)}), groups, [(images, labels)])
+    odd = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), Odd("normed", 3), nn.Flatten())
+    groups = find_groups(odd, images[:1].float(), strict=False)
+    with pytest.raises(PruningError, match=r"understood whole. 2.norm, a GroupNorm .* only\.$"):
+        ablate(odd, groups, [(images.float(), labels)])
     with pytest.raises(PruningError, match="k=4: choose 1 to 3"):
         overlap(torch.zeros(3, 2, dtype=torch.long), 4)

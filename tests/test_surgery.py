@@ -114,9 +114,9 @@ def check_training(
 
 
 @st.composite
-def planned(draw: st.DrawFn, trained: bool = False) -> tuple[Case, Groups, Keep]:
-    case = draw(cases(trained))
-    groups = find_groups(case.network, case.images)
+def planned(draw: st.DrawFn, trained: bool = False, odd: bool = False) -> tuple[Case, Groups, Keep]:
+    case = draw(cases(trained, odd))
+    groups = find_groups(case.network, case.images, strict=not odd)
     return case, groups, draw(plans(groups))
 
 
@@ -128,6 +128,13 @@ def test_removed_is_masked_in_evaluation(drawn: tuple[Case, Groups, Keep]) -> No
 @given(planned(trained=True))
 def test_removed_is_masked_in_training(drawn: tuple[Case, Groups, Keep]) -> None:
     check_forward(*drawn, training=True)
+
+
+@given(planned(odd=True), st.booleans())
+def test_removed_is_masked_around_what_cannot_be_pruned(
+    drawn: tuple[Case, Groups, Keep], training: bool
+) -> None:
+    check_forward(*drawn, training=training)
 
 
 @given(planned(trained=True), st.sampled_from([0.0, 1e-2]), st.booleans())

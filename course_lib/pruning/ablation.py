@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .differences import Differences
-from .groups import Group, PruningError
+from .groups import NOT_STRICT, Group, PruningError, find_groups
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 AT_ONCE = 32  # images whose values are kept at a time
@@ -40,13 +40,17 @@ def ablate(
     many as the network has logits. `progress` is called with the number of images that were done.
     `most_elements` bounds the memory: no value has more over all ablations that are done at once,
     but for a quarter where some channels are zero and a single ablation that takes more.
-    Raises PruningError for no images, for a label that isn't a class, and as `Differences` does.
+    Raises PruningError for no images, for a label that isn't a class, for a network that
+    `find_groups` can prune a part of only, and as `Differences` does.
     """
-    differences = Differences(network, groups)
+    differences: Differences | None = None
     device = next(network.parameters()).device
     counts: dict[str, Tensor] | None = None
     for images, labels in _parts(batches):
         images, labels = images.to(device), labels.to(device)
+        if differences is None:
+            _require_understood(network, images[:1])
+            differences = Differences(network, groups)
         values = differences.run(images)
         answers = values[differences.output]
         width = classes or answers.shape[1]
@@ -73,6 +77,16 @@ def ablate(
             "ablate or critical was given batches without an image: give it images and labels."
         )
     return counts
+
+
+def _require_understood(network: nn.Module, example: Tensor) -> None:
+    try:
+        find_groups(network, example)
+    except PruningError as error:
+        reason = str(error).removesuffix(NOT_STRICT)
+        raise PruningError(
+            f"Single filters can be ablated only in a network that is understood whole. {reason}"
+        ) from error
 
 
 def _parts(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:

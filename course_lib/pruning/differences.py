@@ -49,6 +49,7 @@ class Differences:
         _check(network, groups)
         with torch.inference_mode(False):  # parameters are made
             copied = copy.deepcopy(network).eval()
+            _give_scales(copied)
             graph_module = fx.GraphModule(copied, graph_of(copied))
             self.network = fuse(graph_module, inplace=True, no_trace=True)
         modules = dict(self.network.named_modules())
@@ -145,22 +146,26 @@ class Differences:
             if count and self._is_linear(node):
                 rows = rows_of.get(self.reads.get(node, -1))
                 differences[node] = self._read(node, values, differences, rows, count)
-            elif count and node.target in ADDITIONS:
+            elif count and node.target in ADDITIONS and self._of_one_shape(node, values):
                 differences[node] = self._added(node, differences, values[node], count)
             elif count:
-                differences[node] = self._applied(node, values, differences)
+                differences[node] = self._applied(node, values, differences, count)
             for source in node.all_input_nodes:
                 if self.last_use[source] is node:
                     differences.pop(source, None)
         return differences[self.output] + values[self.output]
 
-    def _applied(self, node: fx.Node, values: Values, differences: Values) -> Tensor:
-        """What an activation, pooling or anything else but a sum makes of a difference."""
-        (source,) = node.all_input_nodes
-        before, old = differences[source], values[source]
+    def _applied(self, node: fx.Node, values: Values, differences: Values, count: int) -> Tensor:
+        """What an activation, pooling or anything else but a sum makes of differences."""
+        first = node.all_input_nodes[0]
         if not self._is_relu(node):
-            return self._call(node, before + old) - values[node]
-        if self.last_use[source] is not node:
+            now = [
+                _shifted(values[source], differences.get(source), count)
+                for source in node.all_input_nodes
+            ]
+            return self._call(node, *now) - values[node]
+        before, old = differences[first], values[first]
+        if self.last_use[first] is not node:
             before = before.clone()
         # relu(old + before) − relu(old), in place
         return before.clamp_(min=-old).add_(old.clamp(max=0))
@@ -254,6 +259,10 @@ class Differences:
     def _is_linear(self, node: fx.Node) -> bool:
         return isinstance(self.module.get(node), (*CONVOLUTIONS, nn.Linear))
 
+    def _of_one_shape(self, node: fx.Node, values: Values) -> bool:
+        """Whether nothing is repeated over positions to fit the rest."""
+        return len({values[source].shape for source in node.all_input_nodes}) == 1
+
     def _is_relu(self, node: fx.Node) -> bool:
         return type(self.module.get(node)) is nn.ReLU or node.target in RELUS
 
@@ -276,9 +285,29 @@ def _check(network: nn.Module, groups: Mapping[str, Group]) -> None:
                 )
 
 
+def _give_scales(network: nn.Module) -> None:
+    """Batch norms without scale and shift get ones and zeros: behind a linear layer, PyTorch folds
+    no others.
+    """
+    for norm in network.modules():
+        if isinstance(norm, NORMS) and norm.weight is None:
+            norm.weight = nn.Parameter(torch.ones_like(norm.running_var))  # type: ignore[arg-type]
+            norm.bias = nn.Parameter(torch.zeros_like(norm.running_var))  # type: ignore[arg-type]
+
+
 def _channels_last(x: Tensor) -> Tensor:
     """The same tensor, its channels next to each other in memory."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _shifted(old: Tensor, before: Tensor | None, count: int) -> Tensor:
+    """A value [1, …] in each of `count` rows, of which the first differ by `before`."""
+    if before is not None and len(before) == count:
+        return before + old
+    rows = old.repeat(count, *[1] * (old.dim() - 1))
+    if before is not None:
+        rows[: len(before)] += before
+    return rows
 
 
 def _like(value: Tensor, count: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 A network is traced once (`tracing.py`). Every value that flows through it has a *channel space*: a
 convolution reads the space of its input and opens a new one; batch norm, activations and pooling
-stay inside theirs; an addition ties two spaces into one. What is left at the end, space by space,
-are the groups.
+stay inside theirs; a sum or a product ties two spaces into one. What is left at the end, space by
+space, are the groups.
 """
 
 from __future__ import annotations
@@ -54,12 +54,16 @@ PER_CHANNEL_FUNCTIONS = {
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
     *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
 }
+# Of two values, channel by channel: a shortcut adds, squeeze-and-excitation multiplies.
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 MEANS = {torch.mean, "mean"}
 FLATTENS = {torch.flatten, "flatten"}
 KNOWN = (
-    "convolution, batch norm, elementwise activation, pooling, flatten, linear layer and addition"
+    "convolution, batch norm, elementwise activation, pooling, flatten, linear layer, addition and "
+    "multiplication"
 )
+NOT_STRICT = " To prune the rest, give find_groups strict=False."
 
 
 @dataclass
@@ -70,7 +74,7 @@ class _Space:
     producers: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
-    fixed: bool = False  # the network's input or output: nothing may be removed
+    fixed: bool = False  # nothing may be removed: the network's input or output, say
     merged: _Space | None = None
 
     def root(self) -> _Space:
@@ -95,7 +99,7 @@ class _Value:
     shape: tuple[int, ...]
 
 
-def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
+def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> dict[str, Group]:
     """Find the groups of a network, in the order in which it computes them.
 
     `example`: one batch of the shape the network takes (its values don't matter; nothing is
@@ -103,11 +107,18 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     Each group is named after its first producer. Filters that make the
     network's output are in no group.
     Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise
-    activation, pooling, flatten, linear layer and addition, and for weights used twice.
+    activation, pooling, flatten, linear layer, addition and multiplication, and for weights used
+    twice. Without `strict`, what such a thing reads or makes is in no group either, and the rest
+    can be pruned; what `torch.fx` can't trace is refused all the same.
     """
-    _refuse_bound_weights(network)
+    bound = _bound_weights(network)
+    if strict and bound:
+        raise PruningError(f"{next(iter(bound.values()))}{NOT_STRICT}")
     graph = traced(network, example)
-    walk = _Walk(dict(network.named_modules()))
+    for node in graph.nodes:
+        if node.op == "get_attr":  # read past its layer, which must keep its shape
+            bound[str(node.target).rpartition(".")[0]] = f"{node.target} is read past its layer."
+    walk = _Walk(dict(network.named_modules()), bound, strict)
     for node in graph.nodes:
         walk.visit(node)
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
@@ -126,48 +137,68 @@ def find_groups(network: nn.Module, example: Tensor) -> dict[str, Group]:
     return dict(sorted(groups.items(), key=lambda item: walk.calls[item[0]]))
 
 
-def _refuse_bound_weights(network: nn.Module) -> None:
-    """Weights that layers share, or that are computed from other tensors, can't be sliced."""
+def _bound_weights(network: nn.Module) -> dict[str, str]:
+    """Layers whose weights can't be sliced, and why: other layers share them, or they are computed
+    from other tensors.
+    """
+    found: dict[str, str] = {}
     seen: dict[int, str] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
         first = seen.setdefault(id(parameter), name)
         if first != name:
-            raise PruningError(
+            why = (
                 f"{name} and {first} are the same weights: "
                 "filters shared by two layers can't be pruned."
             )
+            for tensor in (first, name):
+                found.setdefault(tensor.rpartition(".")[0], why)
     for name, module in network.named_modules():
         kinds = (*CONVOLUTIONS, *NORMS, nn.Linear)
         computed = {"weight", "bias"} - module._parameters.keys()
         if isinstance(module, kinds) and computed:
-            raise PruningError(
+            found[name] = (
                 f"{name} computes its {min(computed)} from other tensors (weight norm, a mask): "
                 "make it a plain parameter."
             )
+    return found
 
 
 class _Walk:
     """Goes through the traced graph once and keeps the channel spaces."""
 
-    def __init__(self, modules: dict[str, nn.Module]) -> None:
-        self.modules = modules
+    def __init__(self, modules: dict[str, nn.Module], bound: dict[str, str], strict: bool) -> None:
+        self.modules, self.bound, self.strict = modules, bound, strict
         self.values: dict[fx.Node, _Value] = {}
         self.spaces: list[_Space] = []
         self.calls: dict[str, int] = {}  # when each layer is called, counted from 0
+        self.along: dict[str, list[_Space]] = {}  # the spaces that its weights lie along
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "output":
-            for source in node.all_input_nodes:
-                self.values[source].space.root().fixed = True
+            self._fix(node)
             return
+        try:
+            self.values[node] = self._value(node)
+        except PruningError:
+            if self.strict:
+                raise
+            self._fix(node)
+            self.values[node] = _Value(_Space(0, fixed=True), 1, node.meta["shape"] or ())
+
+    def _fix(self, node: fx.Node) -> None:
+        """Nothing may be removed of what the node reads, nor of a layer that it calls again."""
+        read = [self.values[source].space for source in node.all_input_nodes]
+        for space in (*read, *self.along.get(str(node.target), ())):
+            space.root().fixed = True
+
+    def _value(self, node: fx.Node) -> _Value:
         if node.op == "placeholder":
-            self.values[node] = self._opened(node, fixed=True)
-        elif node.op == "call_module":
-            self.values[node] = self._module(node, str(node.target))
-        elif node.op in ("call_function", "call_method"):
-            self.values[node] = self._function(node)
-        else:
-            raise _refusal(node, f"the tensor {node.target}")
+            return self._opened(node, fixed=True)
+        if node.op == "call_module":
+            return self._module(node, str(node.target))
+        if node.op in ("call_function", "call_method"):
+            return self._function(node)
+        raise _refusal(node, f"the tensor {node.target}")
 
     def _opened(self, node: fx.Node, producer: str = "", fixed: bool = False) -> _Value:
         shape = _shape(node)
@@ -188,18 +219,21 @@ class _Walk:
             return _Value(source.space, source.columns, _shape(node))
         if name in self.calls:
             raise PruningError(
-                f"{name} is called twice: filters shared by two places can't be pruned."
+                f"{name} is called twice: filters shared by two places can't be pruned.{NOT_STRICT}"
             )
+        if name in self.bound:
+            raise PruningError(self.bound[name])
         self.calls[name] = len(self.calls)
+        self.along[name] = [source.space]
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
-        if type(module) in CONVOLUTIONS and module.groups == 1 and fitting:
-            source.space.root().readers.append((name, 1))
-            return self._opened(node, name)
-        if type(module) is nn.Linear and len(source.shape) == 2:
+        convolves = type(module) in CONVOLUTIONS and module.groups == 1 and fitting
+        if convolves or (type(module) is nn.Linear and len(source.shape) == 2):
             source.space.root().readers.append((name, source.columns))
-            return self._opened(node, name)
+            made = self._opened(node, name)
+            self.along[name].append(made.space)
+            return made
         grouped = getattr(module, "groups", 1) != 1
         kind = f"grouped {type(module).__name__}" if grouped else type(module).__name__
         raise _refusal(node, f"{name}, a {kind} on a value of shape {source.shape},")
@@ -215,8 +249,8 @@ class _Walk:
         if node.target in MEANS and self._averages_positions(node):
             source = self._source(node)
             return _Value(source.space, source.columns, _shape(node))
-        if node.target in ADDITIONS:
-            return self._added(node)
+        if node.target in ADDITIONS | PRODUCTS:
+            return self._combined(node)
         raise _refusal(node, f"the operation {name_of(node)}")
 
     def _averages_positions(self, node: fx.Node) -> bool:
@@ -232,16 +266,18 @@ class _Walk:
             positions *= extent
         return _Value(source.space, source.columns * positions, _shape(node))
 
-    def _added(self, node: fx.Node) -> _Value:
+    def _combined(self, node: fx.Node) -> _Value:
         values = [self.values[source] for source in node.all_input_nodes]
-        if any(value.shape != values[0].shape for value in values):
+        first, *others = values
+        # PyTorch repeats the smaller one: over positions it may, over channels it may not.
+        if len({(len(value.shape), value.shape[:2]) for value in values}) > 1:
             shapes = " and ".join(str(value.shape) for value in values)
-            raise _refusal(node, f"an addition of the shapes {shapes}")
-        if any(value.columns != values[0].columns for value in values):
-            raise _refusal(node, "an addition of values that were flattened differently")
-        for value in values[1:]:
-            values[0].space.tie(value.space)
-        return values[0]
+            raise _refusal(node, f"{name_of(node)} of the shapes {shapes}")
+        if any(value.columns != first.columns for value in others):
+            raise _refusal(node, f"{name_of(node)} of values that were flattened differently")
+        for value in others:
+            first.space.tie(value.space)
+        return _Value(first.space, first.columns, _shape(node))
 
     def _source(self, node: fx.Node) -> _Value:
         sources = node.all_input_nodes
@@ -267,5 +303,5 @@ def _refusal(node: fx.Node, what: str) -> PruningError:
     fix = " To flatten, write torch.flatten(x, 1)." if shaped else ""
     return PruningError(
         f"{what} (node {node.name}{where}) can't be pruned around: "
-        f"the network may consist of {KNOWN} only.{fix}"
+        f"the network may consist of {KNOWN} only.{fix}{NOT_STRICT}"
     )
