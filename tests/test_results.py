@@ -89,26 +89,12 @@ def test_the_laptop_preset_kept_its_promise():
     run = json.loads((RECORDED / "laptop.json").read_text())
     changes = [row["ratio_test_accuracy_change"] for row in run["seeds"]]
     assert len(changes) >= 3
-    assert min(changes) >= -0.010 and run["mean_test_accuracy_change"] >= -0.005
+    assert min(changes) > 0, "docs/results.md: every seed ends above its full network"
     for row in run["seeds"]:
         assert 1 - row["ratio_parameters"] >= 0.791
         assert row["ratio_images_per_second"] >= 2.5
     full = [row["val_accuracy_full"] for row in run["seeds"]]
     assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
-
-
-def test_the_laptop_preset_repeated():
-    """README.md and docs/results.md say that it costs a few tenths of a point on average."""
-    runs = [
-        json.loads((RECORDED / f"{name}.json").read_text())["seeds"]
-        for name in ("laptop", "laptop_repeated")
-    ]
-    changes = [[row["ratio_test_accuracy_change"] for row in rows] for rows in runs]
-    assert len(changes[1]) >= 3 and min(changes[1]) >= -0.010
-    assert -0.005 <= mean([*changes[0], *changes[1]]) <= -0.001
-    assert max(changes[1]) >= min(changes[0]), "the ranges overlap"
-    for row in runs[1]:
-        assert 1 - row["ratio_parameters"] >= 0.791 and row["ratio_images_per_second"] >= 2.5
 
 
 def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():
@@ -195,6 +181,28 @@ def test_what_is_said_of_the_recipes_is_what_was_tried():
     assert abs(level) < 0.002 and min(ahead, clearly) > 0.005
     assert min(reached["ours", "4"]) < max(reached["theirs", "4"])
     assert min(reached["ours", "8"]) > max(reached["theirs", "8"])
+
+
+def test_where_no_loss_ends_is_what_was_measured():
+    """docs/results.md: a twentieth is enough on vehicles, and the first cut too much on CIFAR-10,
+    where the best recipe loses about half as much at half of the MACs.
+    """
+    vehicles, other = (
+        json.loads((RECORDED / f"{name}.json").read_text())["rows"]
+        for name in ("frontier", "frontier_cifar10")
+    )
+    twentieth = next(row for row in vehicles if (row["share"], row["batches"]) == (0.05, 800))
+    full = vehicles[0]["test_accuracy"]
+    assert min(a - b for a, b in zip(twentieth["test_accuracy"], full, strict=True)) >= 0
+    assert twentieth["speed"]["middle"] >= 8 and max(twentieth["parameters"]) <= 0.05
+    full, *smaller = (row["test_accuracy"] for row in other)
+    for reached in smaller:
+        assert all(a < b for a, b in zip(reached, full, strict=True))
+    assert other[1]["macs"][0] == pytest.approx(0.5, abs=0.01)
+    recipe = json.loads((RECORDED / "recipes.json").read_text())["sides"]["ours"]
+    reached = recipe["results"]["2"]["test_accuracy"]
+    lost = [mean(full) - mean(test) for test in (reached, smaller[0])]
+    assert 0.35 < lost[0] / lost[1] < 0.65
 
 
 def test_photographs_are_trained_on_as_the_best_variant():

@@ -310,7 +310,7 @@ QUESTIONS = (
         "06.p3",
         "Batches until nine of ten rounds of the laptop runs have recovered",
         low=0,
-        high=50,
+        high=25,
         form=".0f",
         close=5,
         exact=True,
