@@ -81,7 +81,7 @@ class Config:
     batch_size: int = _option(64, "images per batch", low=2)
     rate: float = _option(0.1, "highest learning rate of the first training", above=0)
     finetune_batches: int = _option(50, "batches of fine-tuning per round", low=1)
-    final_batches: int = _option(0, "batches by which the last round's is longer", low=0)
+    final_batches: int = _option(0, "further batches of fine-tuning in the last round", low=0)
     finetune_rate: float = _option(0.03, "highest learning rate of a round's fine-tuning", above=0)
     distill: float = _option(
         0.0, "share of the fine-tuning loss that follows the full network", low=0, high=1

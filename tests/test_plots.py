@@ -14,10 +14,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from course_lib import plots
-from course_lib.plots.criteria import _merges, clusters_figure
+from course_lib.plots.criteria import clusters_figure
 from course_lib.plots.from_scratch import plan_figure
 from course_lib.plots.knobs import loop_figure
-from course_lib.pruning.criteria.cosine import absorption_heights
+from course_lib.pruning.criteria.cosine import absorption_heights, merges
 
 Records = list[dict[str, Any]]
 
@@ -219,19 +219,16 @@ def test_a_plan_is_drawn_from_counted_macs() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_dendrogram_merges_at_the_librarys_heights(seed: int) -> None:
+def test_a_dendrogram_says_which_filter_of_a_cluster_stays(seed: int) -> None:
     vectors = torch.randn(6, 2, generator=torch.Generator().manual_seed(seed))
-    heights = absorption_heights(vectors)
-    merges = _merges(vectors.double().numpy())
-    for gone, _, height in merges:
-        assert height == pytest.approx(heights[gone].item())
-    (last,) = set(range(6)) - {gone for gone, _, _ in merges}
-    assert heights[last] == float("inf")
+    merged, heights = merges(vectors), absorption_heights(vectors)
     # A cut between the third and the fourth of five merges leaves three clusters.
-    cut = (merges[2][2] + merges[3][2]) / 2
+    cut = (merged[2][2] + merged[3][2]) / 2
     stay = [name for name, height in zip("ABCDEF", heights, strict=True) if height > cut]
-    label = clusters_figure("ABCDEF", vectors.numpy(), cut).get_label()
+    label = clusters_figure("ABCDEF", vectors.numpy(), merged, cut).get_label()
     assert f"leaves 3 clusters, and of each the longest filter stays: {', '.join(stay)}." in label
+    gone, keeps, height = merged[0]
+    assert f"merging: {'ABCDEF'[gone]} into {'ABCDEF'[keeps]} at {height:.2f}, " in label
 
 
 def test_the_loop_has_its_steps_and_its_three_ways_on() -> None:

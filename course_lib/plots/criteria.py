@@ -100,14 +100,15 @@ def _dots(axes: Axes, place: int, values: Sequence[float], control: bool) -> Non
     axes.plot(values, [place] * len(values), marker, color="white", ms=5, mec=BLACK, mew=0.8)
 
 
-def clusters_figure(names: Sequence[str], vectors: np.ndarray, cut: float) -> Figure:
-    """Filters of two weights as arrows, and how they are merged by average cosine distance.
+def clusters_figure(
+    names: Sequence[str], vectors: np.ndarray, merges: Sequence[Merge], cut: float
+) -> Figure:
+    """Filters of two weights as arrows, and the dendrogram of their merging.
 
-    vectors: [filters, 2], in at most three clusters below the cut. Where two clusters merge, the
-    line of the longer longest filter goes up and the other one ends; the filters that stay are
-    bold.
+    vectors: [filters, 2]; merges: the nearest first, of at most three clusters below the cut. Where
+    two clusters merge, the line of the one that stays goes up and the other one ends; the filters
+    that stay are bold.
     """
-    merges = _merges(vectors)
     stays = _survivors(len(names), merges, cut)
     left_over = sorted(set(stays))
     colours = dict(zip(left_over, (BLUE, RED, BLACK), strict=False))
@@ -151,20 +152,6 @@ def _dendrogram(axes: Axes, names: Sequence[str], merges: Sequence[Merge], cut: 
     axes.set_xticks(range(len(names)), [names[each] for each in order], fontsize=NORMAL)
     axes.set_ylabel("cosine distance at the merge", fontsize=SMALL)
     axes.set_ylim(0, 1.1 * height)
-
-
-def _merges(vectors: np.ndarray) -> list[Merge]:
-    """The nearest two clusters first; the one with the longer longest filter absorbs the other."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    far = 1 - (vectors @ vectors.T) / np.outer(lengths, lengths)
-    clusters, merges = [[each] for each in range(len(vectors))], []
-    while len(clusters) > 1:
-        pairs = [(one, other) for one in clusters for other in clusters if one < other]
-        near = min(pairs, key=lambda pair: far[np.ix_(*pair)].mean())
-        gone, keeps = sorted((max(part, key=lengths.item) for part in near), key=lengths.item)
-        merges.append((gone, keeps, float(far[np.ix_(*near)].mean())))
-        clusters = [part for part in clusters if part not in near] + [near[0] + near[1]]
-    return merges
 
 
 def _leaves(count: int, merges: Sequence[Merge]) -> list[int]:

@@ -9,7 +9,7 @@ cluster that the dendrogram has when cut at t.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from .weights import Batches, Scores, filters_of
 
 RANDOM_INPUTS = 1024  # the cosine of two outputs then has a standard error of about 1/32
 LINKAGES = ("average", "complete")
+Merge = tuple[int, int, float]  # which cluster is absorbed, by which, at which cosine distance
 
 
 def cosine(
@@ -82,20 +83,35 @@ def absorption_heights(vectors: Tensor, linkage: str = "average") -> Tensor:
     on the CPU.
     Raises PruningError for an unknown linkage.
     """
+    heights = torch.zeros(len(vectors), dtype=torch.float64)
+    pointing = torch.linalg.vector_norm(vectors.detach().cpu().double(), dim=1) > 0
+    heights[pointing] = math.inf  # unless it is absorbed
+    for gone, _, height in merges(vectors, linkage):
+        heights[gone] = height
+    return heights
+
+
+def merges(vectors: Tensor, linkage: str = "average") -> list[Merge]:
+    """The merges of the dendrogram of [n, d] vectors, the nearest clusters first.
+
+    A cluster has the number of its longest vector. Vectors of zeros aren't among them.
+    Raises PruningError for an unknown linkage.
+    """
     if linkage not in LINKAGES:
         raise PruningError(f"linkage={linkage!r} is unknown: choose {' or '.join(LINKAGES)}.")
     vectors = vectors.detach().cpu().double()
     lengths = torch.linalg.vector_norm(vectors, dim=1)
-    heights = torch.zeros(len(vectors), dtype=torch.float64)
     pointing = lengths.nonzero().flatten()
-    if len(pointing):
-        directions = vectors[pointing] / lengths[pointing, None]
-        distances = (1 - directions @ directions.T).clamp_min_(0)
-        heights[pointing] = _merge_heights(distances, lengths[pointing], linkage)
-    return heights
+    directions = vectors[pointing] / lengths[pointing, None]
+    distances = (1 - directions @ directions.T).clamp_min_(0)
+    numbers = pointing.tolist()
+    return [
+        (numbers[gone], numbers[stays], height)
+        for gone, stays, height in _merged(distances, lengths[pointing], linkage)
+    ]
 
 
-def _merge_heights(distances: Tensor, lengths: Tensor, linkage: str) -> Tensor:
+def _merged(distances: Tensor, lengths: Tensor, linkage: str) -> Iterator[Merge]:
     """Merge the two nearest clusters until one is left; a cluster stands in its survivor's row.
 
     `distances` [n, n] is used up. Each row's nearest is remembered: with these linkages a merged
@@ -103,8 +119,9 @@ def _merge_heights(distances: Tensor, lengths: Tensor, linkage: str) -> Tensor:
     nearest was one of the two must look again, and the whole takes about n² steps, not n³.
     """
     count = len(distances)
-    heights = torch.full((count,), math.inf, dtype=torch.float64)
     sizes = torch.ones(count, dtype=torch.float64)
+    if count == 0:
+        return
     distances.fill_diagonal_(math.inf)
     nearest, partner = distances.min(dim=1)
     for _ in range(count - 1):
@@ -112,7 +129,7 @@ def _merge_heights(distances: Tensor, lengths: Tensor, linkage: str) -> Tensor:
         second = int(partner[first])
         # Tuples compare from the left: of equally long ones the higher index stays.
         gone, stays = sorted((first, second), key=lambda i: (float(lengths[i]), i))
-        heights[gone] = nearest[first]
+        yield gone, stays, float(nearest[first])
         if linkage == "average":
             share = sizes[gone] / (sizes[gone] + sizes[stays])
             merged = share * distances[gone] + (1 - share) * distances[stays]
@@ -126,4 +143,3 @@ def _merge_heights(distances: Tensor, lengths: Tensor, linkage: str) -> Tensor:
         stale[stays] = True
         nearest[stale], partner[stale] = distances[stale].min(dim=1)
         nearest[gone] = math.inf
-    return heights
