@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,21 @@ def test_accuracy_marks_each_pruning_moment_once() -> None:
     # What axvline draws reaches from the bottom (0) to the top (1) of the axes.
     upright = [item for item in axes.lines if list(np.asarray(item.get_ydata())) == [0, 1]]
     assert [np.asarray(item.get_xdata())[0] for item in upright] == [50, 70, 90]
+
+
+@pytest.mark.parametrize("last", [25, 425])
+def test_numbers_of_short_rounds_do_not_touch(last: int) -> None:
+    """Sixteen rounds of 25 batches after 450; the last one may be longer."""
+    rounds = [dict(HISTORY[0], round=n, batches=450 + 25 * n, passed=True) for n in range(17)]
+    rounds[16]["batches"] += last - 25
+    for record in rounds[1:]:
+        record["val_accuracy_pruned"] = 0.9
+    figure = plots.accuracy_figure(CURVE, rounds)
+    figure.draw_without_rendering()
+    (top,) = figure.axes[0].child_axes
+    labels = [label.get_window_extent() for label in top.get_xticklabels()]
+    assert [label.get_text() for label in top.get_xticklabels()][:: len(labels) - 1] == ["1", "16"]
+    assert all(before.x1 + 2 < after.x0 for before, after in pairwise(labels))
 
 
 def test_accuracy_axis_holds_every_drop_but_not_the_start_of_base_training() -> None:

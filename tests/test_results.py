@@ -221,29 +221,28 @@ def test_photographs_are_trained_on_as_the_best_variant():
     assert photos.batches == 4 * PRESETS["laptop"].batches and photos.label_smoothing == 0.1
 
 
-def test_one_cut_is_the_best_schedule_of_the_full_width():
-    """docs/results.md says so, and the preset does it."""
+def test_what_the_last_network_gets_decides_at_full_width():
+    """docs/results.md says so of the test images, and the presets `laptop` and `one-cut` do it."""
     run = json.loads((RECORDED / "schedules.json").read_text())
     found = {(r["seed"], r["schedule"]): r for r in run["rows"] if r["base_width"] == 64}
-    names = dict.fromkeys(name for _, name in found)
-    assert len(found) == 3 * len(names) == 12
+    even, higher, four, one, saved = names = (
+        *("16 rounds, rate 0.03", "16 rounds, rate 0.1", "4 rounds, rate 0.1"),
+        *("one cut, rate 0.1", "16 rounds, rate 0.03, half at the end"),
+    )
+    assert set(found) == {(seed, name) for seed in range(3) for name in names}
+    gains = {key: row["test_accuracy"] - row["test_accuracy_full"] for key, row in found.items()}
     for seed in range(3):
-        one = found[seed, "one cut, rate 0.1"]
-        assert one["test_accuracy"] > one["test_accuracy_full"]
-        for other in names.keys() - {"one cut, rate 0.1"}:
-            for part in ("val_accuracy", "test_accuracy"):
-                assert one[part] > found[seed, other][part]
-        assert one["seconds"] < 0.42 * found[seed, "16 rounds, rate 0.03"]["seconds"]
-    rates = {
-        rate: sum(found[seed, f"16 rounds, rate {rate}"]["val_accuracy"] for seed in range(3))
-        for rate in (0.03, 0.1)
-    }
-    assert rates[0.1] <= rates[0.03]
-    preset = PRESETS["one-cut"]
+        assert max(gains[seed, even], gains[seed, higher]) < 0
+        assert 0 < gains[seed, four] < min(gains[seed, saved], gains[seed, one])
+        seconds = {name: found[seed, name]["seconds"] for name in names}
+        assert 0.45 < seconds[one] / seconds[saved] < 0.55 and seconds[saved] < seconds[even]
+    assert mean(gains[s, saved] for s in range(3)) < mean(gains[s, one] for s in range(3))
+    laptop, preset = PRESETS["laptop"], PRESETS["one-cut"]
+    assert laptop.final_batches == 16 * laptop.finetune_batches == run["rows"][-1]["batches"] / 2
     assert (preset.rounds, preset.finetune_batches, preset.finetune_rate) == (1, 800, 0.1)
     assert 1 - preset.fraction == pytest.approx(run["left"], abs=0.001)
     control = json.loads((RECORDED / "laptop.json").read_text())["control"]
-    assert control["batches"] == preset.total_batches
+    assert control["batches"] == preset.total_batches == laptop.total_batches
 
 
 def test_the_preset_for_photographs_prunes_as_the_better_schedule():
@@ -268,7 +267,15 @@ def test_the_preset_for_photographs_prunes_as_the_better_schedule():
         taught = of(preset, "4 rounds, rate 0.1, teacher 0.9")
         assert better(four, sixteen)
         assert all(a["seconds"] < b["seconds"] for a, b in zip(four, sixteen, strict=True))
-        assert better(taught, four) if preset == "photos" else better(four, taught)
+        if preset == "photos":
+            assert better(taught, four)
+        else:  # no clear difference
+            for part in ("val_accuracy", "test_accuracy"):
+                with_one, without = (mean(row[part] for row in rows) for rows in (taught, four))
+                assert abs(with_one - without) < 0.003
+                saved = of(preset, "16 rounds, rate 0.03, half at the end")
+                gains = [mean(r[part] - r[f"{part}_full"] for r in rows) for rows in (four, saved)]
+                assert gains[0] < -0.004 < -0.002 < gains[1] < 0.002
     taught, four = (of("photos", f"4 rounds, rate 0.1{more}") for more in (", teacher 0.9", ""))
     longer, one_cut = (
         of("photos", f"{cuts}, rate 0.1, teacher 0.9, 1600 batches")
@@ -276,7 +283,12 @@ def test_the_preset_for_photographs_prunes_as_the_better_schedule():
     )
     assert 1.25 < seconds(taught) / seconds(four) < 1.4
     assert better(longer, taught) and better(one_cut, longer)
-    assert seconds(one_cut) < seconds(longer)
+    ending = of("photos", "4 rounds, rate 0.1, teacher 0.9, 1600 batches, most at the end")
+    assert seconds(one_cut) < seconds(ending) < seconds(longer)
+    for part in ("val_accuracy", "test_accuracy"):
+        means = [mean(row[part] for row in rows) for rows in (longer, ending, one_cut)]
+        assert means == sorted(means)
+    assert not better(ending, longer)
     for part in ("val_accuracy", "test_accuracy"):
         assert sum(row[part] - row[f"{part}_full"] for row in longer) > 0
     photos = PRESETS["photos"]

@@ -5,7 +5,9 @@ Each function takes plain data and returns a Matplotlib `Figure` with its alt te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ from course_lib.plots.style import BLACK, BLUE, ORANGE, RED, SKY, SMALL, blank, 
 Record = Mapping[str, Any]
 
 MOST_LABELS = 16  # more labels than this on one axis would touch each other
+WIDEST_NUMBER = 0.03  # of the axis: what a number of two digits takes, with some air
 
 
 def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figure:
@@ -224,9 +227,9 @@ def _columns(records: Sequence[Record], *keys: str) -> tuple[list[Any], ...]:
     return tuple([record[key] for record in records] for key in keys)
 
 
-def _thinned(items: list[Any]) -> list[Any]:
+def _thinned(items: list[Any], least: int = 1) -> list[Any]:
     """Every so many of the items, so that labels don't touch; the first and the last stay."""
-    step = -(-len(items) // MOST_LABELS) or 1
+    step = max(least, math.ceil(len(items) / MOST_LABELS))
     return items[: max(len(items) - step, 0) : step] + items[-1:]
 
 
@@ -258,9 +261,12 @@ def _tick_rounds(axes: Axes, rounds: list[int]) -> None:
 
 
 def _number_the_rounds(axes: Axes, moments: Sequence[float]) -> None:
-    """Round numbers along the upper edge, one at each pruning moment."""
+    """Round numbers along the upper edge, at the pruning moments where there is room for them."""
     top = axes.secondary_xaxis("top")
-    numbered = _thinned(list(enumerate(moments, start=1)))
+    left, right = axes.get_xlim()
+    gaps = [after - before for before, after in pairwise(moments)]
+    room = WIDEST_NUMBER * (right - left) / max(min(gaps, default=right), 1)
+    numbered = _thinned(list(enumerate(moments, start=1)), math.ceil(room))
     top.set_xticks([moment for _, moment in numbered], [str(number) for number, _ in numbered])
     top.set_xlabel("pruning round", fontsize=SMALL)
     top.tick_params(labelsize=SMALL, length=2)
