@@ -84,9 +84,11 @@ def _require_understood(network: nn.Module, example: Tensor) -> None:
         find_groups(network, example)
     except PruningError as error:
         reason = str(error).removesuffix(NOT_STRICT)
-        raise PruningError(
-            f"Single filters can be ablated only in a network that is understood whole. {reason}"
-        ) from error
+        if reason != str(error):  # else it can't be traced, or takes no such images: said elsewhere
+            raise PruningError(
+                "Single filters can be ablated only in a network that is understood whole. "
+                f"{reason}"
+            ) from error
 
 
 def _parts(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:

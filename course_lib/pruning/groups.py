@@ -222,7 +222,7 @@ class _Walk:
                 f"{name} is called twice: filters shared by two places can't be pruned.{NOT_STRICT}"
             )
         if name in self.bound:
-            raise PruningError(self.bound[name])
+            raise PruningError(f"{self.bound[name]}{NOT_STRICT}")
         self.calls[name] = len(self.calls)
         self.along[name] = [source.space]
         if type(module) in NORMS and source.columns == 1:
