@@ -14,7 +14,10 @@ from course_lib import challenge
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "challenge.md").read_text(encoding="utf-8")
-TINY = {"12_000": "256", "val=2_000": "val=64", "rounds=40": "rounds=1", "batches=400": "batches=2"}
+TINY = {
+    **{"12_000": "256", "val=2_000": "val=64", "rounds=40": "rounds=1, final_batches=0"},
+    "batches=400": "batches=2",
+}
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 OPTIONS = [
     *("run", "--device", "cpu", "--image-size", "16", "--base-width", "4", "--stem", "small"),
     *("--batches", "40", "--batch-size", "32", "--rounds", "2", "--finetune-batches", "12"),
+    *("--final-batches", "0"),
     *("--fraction", "0.1", "--finetune-rate", "0.05", "--tolerance", "0.9"),
     *("--curve-every", "10", "--curve-images", "32", "--checkpoint-every", "9"),
 ]
