@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from course_lib.plots.style import BLACK, BLUE, NORMAL, ORANGE, RED, SMALL, WIDTH, blank
+from course_lib.pruning.criteria.cosine import Merge
 
 MARKERS = (("o", "-", BLUE), ("s", "--", ORANGE), ("^", ":", RED), ("D", "-.", BLACK))
-Merge = tuple[int, int, float]  # which cluster is absorbed, by which, at which distance
 RULES = {"layer": "within each layer", "network": "across the network, relative scores"}
 
 

@@ -146,7 +146,7 @@ class Differences:
             if count and self._is_linear(node):
                 rows = rows_of.get(self.reads.get(node, -1))
                 differences[node] = self._read(node, values, differences, rows, count)
-            elif count and node.target in ADDITIONS and self._of_one_shape(node, values):
+            elif count and node.target in ADDITIONS and _of_one_shape(node, values):
                 differences[node] = self._added(node, differences, values[node], count)
             elif count:
                 differences[node] = self._applied(node, values, differences, count)
@@ -259,10 +259,6 @@ class Differences:
     def _is_linear(self, node: fx.Node) -> bool:
         return isinstance(self.module.get(node), (*CONVOLUTIONS, nn.Linear))
 
-    def _of_one_shape(self, node: fx.Node, values: Values) -> bool:
-        """Whether nothing is repeated over positions to fit the rest."""
-        return len({values[source].shape for source in node.all_input_nodes}) == 1
-
     def _is_relu(self, node: fx.Node) -> bool:
         return type(self.module.get(node)) is nn.ReLU or node.target in RELUS
 
@@ -298,6 +294,11 @@ def _give_scales(network: nn.Module) -> None:
 def _channels_last(x: Tensor) -> Tensor:
     """The same tensor, its channels next to each other in memory."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _of_one_shape(node: fx.Node, values: Values) -> bool:
+    """Whether nothing is repeated over positions to fit the rest."""
+    return len({values[source].shape for source in node.all_input_nodes}) == 1
 
 
 def _shifted(old: Tensor, before: Tensor | None, count: int) -> Tensor:
