@@ -65,9 +65,22 @@ class State:
         return f"round {self.round}" + (f", try {self.attempt + 1}" if self.attempt else "")
 
     @property
+    def last(self) -> bool:
+        """Whether no round comes after this one, since it takes the batches saved for the last."""
+        return self.round == self.config.rounds or self.attempt > self.config.retries
+
+    @property
+    def tries_left(self) -> bool:
+        """Whether the round is fine-tuned once more if it fails."""
+        with_saved = self.config.final_batches > 0 and self.round < self.config.rounds
+        return self.attempt < self.config.retries + with_saved
+
+    @property
     def phase_batches(self) -> int:
         """How many batches the phase has."""
-        return self.config.batches_of(self.round)
+        if self.round == 0:
+            return self.config.batches
+        return self.config.finetune_batches + (self.config.final_batches if self.last else 0)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -81,7 +81,12 @@ class Config:
     batch_size: int = _option(64, "images per batch", low=2)
     rate: float = _option(0.1, "highest learning rate of the first training", above=0)
     finetune_batches: int = _option(50, "batches of fine-tuning per round", low=1)
-    final_batches: int = _option(0, "further batches of fine-tuning in the last round", low=0)
+    final_batches: int = _option(
+        0,
+        "further batches of fine-tuning in the last round; one that doesn't recover takes them, "
+        "and is the last",
+        low=0,
+    )
     finetune_rate: float = _option(0.03, "highest learning rate of a round's fine-tuning", above=0)
     distill: float = _option(
         0.0, "share of the fine-tuning loss that follows the full network", low=0, high=1
@@ -128,13 +133,8 @@ class Config:
     @property
     def total_batches(self) -> int:
         """Batches of the whole run, if no round needs a second fine-tuning."""
-        return self.batches + sum(map(self.batches_of, range(1, self.rounds + 1)))
-
-    def batches_of(self, round: int) -> int:
-        """Batches of one training: that of the full network (round 0), or of a round."""
-        if round == 0:
-            return self.batches
-        return self.finetune_batches + (self.final_batches if round == self.rounds else 0)
+        final = self.final_batches if self.rounds else 0
+        return self.batches + self.rounds * self.finetune_batches + final
 
     def network(self, classes: int, channels: int, image_size: int) -> ResNetConfig:
         """The full network for this data."""

@@ -1,8 +1,8 @@
 """The loop: train, then again and again remove the least important filters, fine-tune, and check.
 
-A run is a sequence of phases: the training of the full network, and a fine-tuning per round, or two
-if the first doesn't recover. A phase ends with a check and, if the network passed, with the next
-surgery.
+A run is a sequence of phases: the training of the full network, and per round a fine-tuning, or
+more if it doesn't recover. A phase ends with a check and, if the network passed, with the next
+surgery. A round that takes the batches saved for the last round is the last.
 """
 
 from __future__ import annotations
@@ -215,17 +215,17 @@ def _close_phase(run: Run) -> None:
     labels, answers = run.check()
     reached = share_right(labels, answers)
     passed = state.round == 0 or not config.gate or reached >= gate_level(state)
-    if not passed and state.attempt < config.retries:
-        state.attempt += 1
-        state.batch = 0
+    if not passed and state.tries_left:
+        state.attempt, state.batch = state.attempt + 1, 0
         checkpoint.start_cycle(state)
-        run.bar.total = (run.bar.total or 0) + state.phase_batches
+        so_far = state.batches if state.last else run.bar.total or 0
+        run.bar.total = so_far + state.phase_batches
     else:
         state.seconds += time.perf_counter() - clock
         clock = time.perf_counter()
         matrix = confusion(labels, answers, len(run.data.classes))
         _record(run, reached, balanced_accuracy(matrix), passed)
-        if not passed or state.round == config.rounds:
+        if not passed or state.last:
             state.finished = True
         else:
             _next_round(run)

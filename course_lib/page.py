@@ -92,7 +92,11 @@ def finding(summary: Record, history: Sequence[Record]) -> str:
     against = "as many as"
     if points:
         against = f"{abs(points):.2f} points {'less' if points < 0 else 'more'} than"
-    stopped = "" if history[-1]["passed"] else f"; round {rounds + 1} did not recover"
+    stopped = ""
+    if not history[-1]["passed"]:
+        stopped = f"; round {rounds + 1} did not recover"
+    elif rounds < summary["config"]["rounds"]:
+        stopped = f"; round {rounds} took the batches saved for the last round, and so was the last"
     return (
         f"After {rounds} {'round' if rounds == 1 else 'rounds'} of pruning, the {network} has"
         f" {ratios['parameters']:.1%} of its parameters, classifies"

@@ -7,7 +7,6 @@ import errno
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 from course_lib import checkpoint, distributed, launcher, pretrained, report
 from course_lib import data as data_sets
 from course_lib.checks import as_begun
-from course_lib.config import Config, command_line, default_preset, make_config
+from course_lib.config import Config, default_preset, make_config
 from course_lib.data import Data
 from course_lib.errors import CourseError
 from course_lib.images.torchvision_sets import TORCHVISION_SETS
@@ -83,25 +82,7 @@ def run(
         summary = report.finish(state, as_begun(state, data), out, place, data_seconds=data_seconds)
     print(report.describe(summary))
     print(f"The report is {out / 'report.html'}; history and the network lie beside it.")
-    if state.config.final_batches and not state.history[-1]["passed"]:
-        print(_unspent(state.config, out))
     return 0
-
-
-def _unspent(config: Config, out: Path) -> str:
-    """What to do where the network that was kept isn't that of the last round."""
-    longer = replace(
-        config,
-        start=str(out / "network.pt"),
-        batches=config.final_batches,
-        rate=config.finetune_rate,
-        rounds=0,
-    )
-    return (
-        "The gate closed, so the network that was kept has had none of the "
-        f"{config.final_batches:,} further batches of the last round. To train it for them:\n"
-        f"  {command_line(longer, f'{out}-longer')}"
-    )
 
 
 def _config(

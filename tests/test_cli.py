@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -113,20 +112,6 @@ def test_the_corrected_command_is_not_refused(tmp_path, capsys):
     run = ["run", "--preset", "smoke", *QUICK, "--out", tmp_path]
     assert course(capsys, *run, "--data", tmp_path / "nowhere")[0] == 2
     assert course(capsys, *run)[0] == 0
-
-
-def test_a_gate_that_closes_says_how_the_network_gets_the_batches_that_were_saved(tmp_path, capsys):
-    options = ["--gate", "--tolerance", "0", "--fraction", "0.8", "--finetune-rate", "1e-9"]
-    run = ["run", "--preset", "smoke", *QUICK, "--batches", "40", "--final-batches", "3"]
-    status, output, _ = course(capsys, *run, *options, "--rounds", "2", "--out", tmp_path / "run")
-    assert status == 0 and "none of the 3 further batches" in output
-    _, command = output.strip().rsplit("\n", 1)
-    words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "course_lib"]
-    assert course(capsys, *words[3:], "--quiet")[0] == 0
-    (line,) = map(json.loads, (tmp_path / "run-longer" / "history.jsonl").read_text().splitlines())
-    kept = json.loads((tmp_path / "run" / "summary.json").read_text())["final"]
-    assert (line["batches"], line["parameters"]) == (3, kept["parameters"])
 
 
 def test_presets_are_what_the_readme_says():

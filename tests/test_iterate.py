@@ -229,6 +229,53 @@ def test_a_longer_last_round_that_fails_is_tried_at_the_same_length(tmp_path):
     assert state.history[-1]["batches"] == 24 + 2 * (2 + 3)
 
 
+def test_a_round_that_does_not_recover_takes_the_batches_saved_for_the_last(tmp_path, monkeypatch):
+    saving = replace(TINY, final_batches=9, curve_every=3)
+    answers = loop.Run.check
+    lengths: dict[str, int] = {}
+
+    def check(self: loop.Run, limit: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right in all phases but the two first tries of the second round."""
+        labels, _ = answers(self, limit)
+        short = self.state.phase in ("round 2", "round 2, try 2")
+        return labels, labels + short
+
+    def watch(state: State) -> None:
+        lengths[state.phase] = state.batch
+
+    monkeypatch.setattr(loop.Run, "check", check)
+    state = run(saving, tmp_path / "whole", after_batch=watch)
+    assert lengths == {"base": 24, "round 1": 6, "round 2": 6, "round 2, try 2": 6} | {
+        "round 2, try 3": 15
+    }
+    assert state.finished, "that round is the last, though three were asked for"
+    assert [(line["passed"], line["attempts"]) for line in state.history] == [
+        (True, 1),
+        (True, 1),
+        (True, 3),
+    ]
+    kept = config_of(load_network(tmp_path / "whole" / "network.pt")).to_dict()
+    assert kept == state.history[2]["network"]
+
+    def interrupt(state: State) -> None:
+        if state.phase == "round 2, try 3" and state.batch == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(saving, tmp_path / "cut", after_batch=interrupt)
+    mine = run(saving, tmp_path / "cut", resume=True)
+    weights = [s.network.state_dict() for s in (mine, state)]
+    assert mine.batches == state.batches
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_the_batches_saved_for_the_last_round_may_not_suffice(tmp_path):
+    hopeless = replace(TINY, fraction=0.8, finetune_rate=1e-9, tolerance=0.01, final_batches=9)
+    full, failed = run(hopeless, tmp_path).history
+    assert (failed["passed"], failed["attempts"], failed["batches"]) == (False, 3, 24 + 6 + 6 + 15)
+    assert config_of(load_network(tmp_path / "network.pt")).to_dict() == full["network"]
+
+
 def test_without_the_gate_it_goes_on(tmp_path):
     open_gate = replace(TINY, fraction=0.8, finetune_rate=1e-9, gate=False, rounds=2)
     assert [line["passed"] for line in run(open_gate, tmp_path).history] == [True] * 3

@@ -271,6 +271,13 @@ def test_the_finding_is_one_true_sentence(run, passed, change, words):
     assert words in sentence and sentence.count(". ") == 0 and sentence.endswith(".")
 
 
+def test_the_finding_says_why_there_were_fewer_rounds_than_asked_for(run):
+    asked = {"config": {**run["summary"]["config"], "rounds": 5}}
+    sentence = finding({**run["summary"], **asked}, run["state"].history)
+    assert "; round 3 took the batches saved for the last round, and so was the last." in sentence
+    assert "took the batches" not in finding(run["summary"], run["state"].history)
+
+
 def test_the_finding_stands_first(run, page):
     sentence = finding(run["summary"], run["state"].history)
     assert page.text("p")[0] == sentence and sentence.startswith("After 3 rounds")
