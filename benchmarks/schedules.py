@@ -76,6 +76,9 @@ LONGER: dict[str, dict[str, Any]] = {
     "4 rounds, rate 0.1, teacher 0.9, 1600 batches": schedule(
         4, 1600, finetune_rate=RATE, distill=0.9
     ),
+    "2 rounds, rate 0.1, teacher 0.9, 1600 batches": schedule(
+        2, 1600, finetune_rate=RATE, distill=0.9
+    ),
     "4 rounds, rate 0.1, teacher 0.9, 1600 batches, most at the end": schedule(
         4, 400, finetune_rate=RATE, distill=0.9, final_batches=1200
     ),
@@ -98,9 +101,11 @@ def _vehicles(seed: int, cifar10: Path) -> Data:
     return load("generated", image_size=None, seed=seed)
 
 
+AS_LONG_AS_PHOTOS = {k: v for k, v in LONGER.items() if "1600" in k and "most" not in k}
 WITHOUT_TEACHER = {k: v for k, v in SCHEDULES.items() if not v["distill"]}
 SETS = [
     Set("photos", QUARTER, lambda seed, cifar10: folder(cifar10), SCHEDULES | LONGER),
+    Set("photos", FULL, lambda seed, cifar10: folder(cifar10), AS_LONG_AS_PHOTOS),
     Set("laptop", QUARTER, _vehicles, SCHEDULES | SAVED),
     Set("laptop", FULL, _vehicles, WITHOUT_TEACHER | SAVED),
 ]
