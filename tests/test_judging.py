@@ -158,6 +158,20 @@ def test_an_answer_can_neither_change_the_cases_nor_the_notebooks_random_draws()
     torch.testing.assert_close(torch.rand(3), expected)
 
 
+def test_an_answer_that_changes_a_given_tensor_is_told_so() -> None:
+    def in_place(one, by_name):
+        by_name["two"][0] += one
+        return by_name["two"][0]
+
+    asked = exercise(
+        solution=lambda one, by_name: by_name["two"][0] + one,
+        cases=lambda: [(torch.zeros(2), {"two": [torch.ones(2)]}), (torch.ones(2), {"two": [1.0]})],
+    )
+    assert judge(asked, in_place).status == "not yet"
+    assert "it changes a tensor that it is given: write a = a + b" in judge(asked, in_place).text
+    assert judge(asked, lambda one, by_name: one + by_name["two"][0]).status == "passed"
+
+
 def test_random_answers_are_compared_under_the_same_seed() -> None:
     asked = exercise(solution=lambda n: torch.rand(n), cases=lambda: [(3,)])
     assert judge(asked, lambda n: torch.rand(n)).status == "passed"
@@ -278,6 +292,7 @@ def test_what_differs_is_said(given: Any, expected: Any, words: str) -> None:
         (torch.tensor(2.0), torch.tensor(2.0)),
         ((torch.ones(2), torch.ones(1)), (torch.ones(2), torch.ones(1))),
         ([torch.ones(2), torch.ones(1)], (torch.ones(2), torch.ones(1))),
+        ({"a": torch.ones(2), "b": 2}, {"b": 2.0, "a": torch.ones(2)}),
         (2, 2.0),
     ],
 )
@@ -300,6 +315,8 @@ NO_TENSOR = (
         (np.ones(2), torch.ones(2), f"It gives a ndarray {NO_TENSOR}"),
         ((1.0, torch.ones(1)), (torch.tensor(1.0), torch.ones(1)), "At place 0: It gives a float"),
         (torch.ones(2), (torch.ones(()), torch.ones(())), "[2] where 2 tensors are expected, one"),
+        ({"a": [1.0]}, {"a": torch.ones(1)}, "At 'a': It gives a list where a tensor"),
+        ({}, {"a": torch.ones(1)}, "lacks ['a']"),
         ((torch.ones(1),), (torch.ones(1), torch.ones(1)), "1 of 2 things"),
         (torch.ones(2), torch.zeros(2), "The numbers differ."),
         ("1", torch.ones(()), "'1', of type str"),

@@ -71,7 +71,7 @@ def difference(given: Any, expected: Any) -> str | None:
 
 def tensors(given: Any, expected: Any) -> str | None:
     """As `difference`, but a tensor has to be given where one is expected, since the notebook goes
-    on with it; in a tuple, each by itself.
+    on with it; in a tuple or dictionary, each by itself.
     """
     if isinstance(expected, Tensor) and isinstance(given, Number | list | tuple | np.ndarray):
         name = type(given).__name__
@@ -91,6 +91,8 @@ def tensors(given: Any, expected: Any) -> str | None:
                 ),
                 tensors,
             )
+    if isinstance(expected, Mapping) and isinstance(given, Mapping) and set(given) == set(expected):
+        return _first(((f"At {key!r}: ", given[key], expected[key]) for key in expected), tensors)
     return difference(given, expected)
 
 

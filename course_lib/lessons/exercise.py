@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from course_lib.lessons.compare import difference, shown
 
@@ -21,7 +22,27 @@ Case = tuple[Any, ...]
 
 
 def _call(answer: Callable[..., Any], case: Case) -> Any:
-    return answer(*case)
+    """The result. Raises ValueError if a given tensor was changed, which later cells would meet."""
+    before = [tensor.clone() for tensor in _tensors(case)]
+    result = answer(*case)
+    for tensor, old in zip(_tensors(case), before, strict=True):
+        if not torch.equal(tensor, old):
+            raise ValueError(
+                "it changes a tensor that it is given: write a = a + b, which makes a new one, "
+                "not a += b."
+            )
+    return result
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value, those in dictionaries, lists and tuples included."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
 
 
 @dataclass(frozen=True)
