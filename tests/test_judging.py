@@ -165,7 +165,7 @@ def test_an_answer_that_changes_a_given_tensor_is_told_so() -> None:
 
     asked = exercise(
         solution=lambda one, by_name: by_name["two"][0] + one,
-        cases=lambda: [(torch.zeros(2), {"two": [torch.ones(2)]}), (torch.ones(2), {"two": [1.0]})],
+        cases=lambda: [(torch.ones(2), {"two": [torch.ones(2)]}), (torch.ones(2), {"two": [1.0]})],
     )
     assert judge(asked, in_place).status == "not yet"
     assert "it changes a tensor that it is given: write a = a + b" in judge(asked, in_place).text
