@@ -138,6 +138,26 @@ def batch_norm(x, weight, bias, eps):
     new = (x - mean) / (variance ** 0.5 + eps)
     return new * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
 """
+STANDARD_IN_PLACE = """
+def batch_norm(x, weight, bias, eps):
+    variance = x.var(dim=(0, 2, 3), keepdim=True, correction=0)
+    x -= x.mean(dim=(0, 2, 3), keepdim=True)
+    x /= (variance + eps).sqrt()
+    return x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+"""
+BLOCK_IN_PLACE = """
+def residual(x, conv1, bn1, conv2, bn2, shortcut):
+    out = bn2(conv2(torch.relu(bn1(conv1(x)))))
+    total = shortcut(x)
+    total += out
+    return torch.relu(total)
+"""
+CONSTANT_IN_PLACE = """
+def remove_constant(weight, bias, index, constant):
+    bias += weight[:, index] * constant
+    return weight[:, torch.arange(weight.shape[1]) != index], bias
+"""
+CHANGES = "it changes a tensor that it is given"
 SIGNALS = """
 def signal_norms(loss, outputs):
     return [NORM.item() for g in torch.autograd.grad(loss, outputs)]
@@ -179,6 +199,7 @@ WRONG = [
         "    stay = torch.arange(len(first)) != index\n    return first[stay], second[stay]",
         "a column: second[:, stay]",
     ),
+    ("01.7", CONSTANT_IN_PLACE, CHANGES),
     ("02.1", CONVOLVED, f"a list {NO_TENSOR}"),
     (
         "02.1",
@@ -190,6 +211,8 @@ WRONG = [
     ("02.2", FLAT + "    return (size + 2 * padding - kernel + 1) // stride", "You added the 1"),
     ("02.2", FLAT + "    return round((size + 2 * padding - kernel + 1) / stride)", "added the 1"),
     ("02.3", STANDARD, "ε belongs under the root"),
+    ("02.3", STANDARD_IN_PLACE, CHANGES),
+    ("02.4", BLOCK_IN_PLACE, CHANGES),
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
     ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),
