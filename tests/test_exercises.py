@@ -127,8 +127,9 @@ NO_TENSOR = "where a tensor is expected: leave out .item(), float() or tolist(),
 CONVOLVED = """
 def convolve(image, kernel):
     k = len(kernel)
-    return [[(image[r:r + k, c:c + k] * kernel).sum().item() for c in range(len(image) - k + 1)]
-            for r in range(len(image) - k + 1)]
+    rows, columns = len(image) - k + 1, len(image[0]) - k + 1
+    return [[(image[r:r + k, c:c + k] * kernel).sum().item() for c in range(columns)]
+            for r in range(rows)]
 """
 STANDARD = """
 def batch_norm(x, weight, bias, eps):
@@ -136,6 +137,42 @@ def batch_norm(x, weight, bias, eps):
     variance = x.var(dim=(0, 2, 3), keepdim=True, correction=0)
     new = (x - mean) / (variance ** 0.5 + eps)
     return new * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+"""
+STANDARD_IN_PLACE = """
+def batch_norm(x, weight, bias, eps):
+    variance = x.var(dim=(0, 2, 3), keepdim=True, correction=0)
+    x -= x.mean(dim=(0, 2, 3), keepdim=True)
+    x /= (variance + eps).sqrt()
+    return x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+"""
+BLOCK_IN_PLACE = """
+def residual(x, conv1, bn1, conv2, bn2, shortcut):
+    out = bn2(conv2(torch.relu(bn1(conv1(x)))))
+    total = shortcut(x)
+    total += out
+    return torch.relu(total)
+"""
+CONSTANT_IN_PLACE = """
+def remove_constant(weight, bias, index, constant):
+    bias += weight[:, index] * constant
+    return weight[:, torch.arange(weight.shape[1]) != index], bias
+"""
+CHANGES = "it changes a tensor that it is given"
+SIGNALS = """
+def signal_norms(loss, outputs):
+    return [NORM.item() for g in torch.autograd.grad(loss, outputs)]
+"""
+FREE = """
+def free_shortcut(x, width_out):
+    small = SMALL
+    return torch.cat([small, torch.zeros(len(x), width_out - x.shape[1], *small.shape[2:])], dim=1)
+"""
+SHORTCUT = """
+def make_shortcut(width_in, width_out, stride):
+    if width_in == width_out and stride == 1:
+        return nn.Sequential(nn.Identity())
+    conv = nn.Conv2d(width_in, width_out, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width_out))
 """
 FLAT = "def output_size(size, kernel, stride, padding):\n"
 WRONG = [
@@ -162,9 +199,26 @@ WRONG = [
         "    stay = torch.arange(len(first)) != index\n    return first[stay], second[stay]",
         "a column: second[:, stay]",
     ),
+    ("01.7", CONSTANT_IN_PLACE, CHANGES),
     ("02.1", CONVOLVED, f"a list {NO_TENSOR}"),
+    (
+        "02.1",
+        CONVOLVED.replace("len(image[0])", "len(image)").replace("return ", "return torch.tensor(")
+        + "    )",
+        "You took the image to be square",
+    ),
     ("02.2", FLAT + "    return (size + 2 * padding - kernel) / stride + 1", "You divided with /"),
+    ("02.2", FLAT + "    return (size + 2 * padding - kernel + 1) // stride", "You added the 1"),
+    ("02.2", FLAT + "    return round((size + 2 * padding - kernel + 1) / stride)", "added the 1"),
     ("02.3", STANDARD, "ε belongs under the root"),
+    ("02.3", STANDARD_IN_PLACE, CHANGES),
+    ("02.4", BLOCK_IN_PLACE, CHANGES),
+    ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
+    ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
+    ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),
+    ("03.4", SIGNALS.replace("NORM", "torch.linalg.norm(g, 2)"), "differ"),
+    ("03.4", SIGNALS.replace("NORM", "g.norm(dim=1).sum()"), "differ"),
+    ("03.4", SIGNALS.replace("NORM", "g.flatten(1).norm(dim=1).mean()"), "each image of the batch"),
     ("04.1", CUT + CUT_TENSORS + BARE + FILL_CONV, "Stride and padding are lost"),
     (
         "04.1",
@@ -188,6 +242,9 @@ RIGHT = [
     ("01.5", "def sizes(weight):\n    return torch.tensor([float(r.abs().sum()) for r in weight])"),
     ("02.1", CONVOLVED.replace("return ", "return torch.tensor(") + "    )"),
     ("02.2", FLAT + "    return int((size + 2 * padding - kernel) / stride + 1)"),
+    ("02.5", SHORTCUT.replace("nn.Sequential(nn.Identity())", "nn.Identity()")),
+    ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 1, 2)")),
+    ("03.4", SIGNALS.replace("NORM", "g.square().sum().sqrt()")),
     ("04.1", CUT + CUT_TENSORS + WHOLE + FILL_CONV),
     (
         "04.2",

@@ -10,6 +10,7 @@ from statistics import mean
 from types import ModuleType
 from typing import Any
 
+import course_notebooks as course
 import pytest
 import torch
 
@@ -95,6 +96,19 @@ def test_the_laptop_preset_kept_its_promise():
         assert row["ratio_images_per_second"] >= 2.5
     full = [row["val_accuracy_full"] for row in run["seeds"]]
     assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
+
+
+def test_notebook_00_says_how_much_faster_the_full_width_network_became():
+    """Its own networks have the same share of their parameters left."""
+    (path,) = (path for path in course.NOTEBOOKS if path.stem.startswith("00"))
+    text = " ".join(" ".join(cell.source for cell in course.read(path).cells).split())
+    assert "pruned to the same share, answers about three and a half times as many images" in text
+    run = json.loads((RECORDED / "laptop.json").read_text())
+    assert run["mean"]["ratio_images_per_second"] == pytest.approx(3.5, abs=0.2)
+    card = json.loads((ROOT / "data" / "small" / "card.json").read_text())
+    full, pruned = (card["networks"][name]["parameters"] for name in ("full", "pruned"))
+    left = mean(row["ratio_parameters"] for row in run["seeds"])
+    assert pruned / full == pytest.approx(left, abs=0.005)
 
 
 def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():

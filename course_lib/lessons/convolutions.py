@@ -50,6 +50,7 @@ def _images() -> list[Case]:
     return [
         (_grid(3), torch.tensor([[1.0, 2.0], [0.0, -1.0]])),
         (_grid(5), torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0], [3.0, 0.0, -2.0]])),
+        (_grid(5)[:3], torch.tensor([[1.0, 2.0], [0.0, -1.0]])),
     ]
 
 
@@ -99,13 +100,25 @@ CONVOLUTION = (
                 )[0, 0],
                 "Your windows don't overlap: the kernel moves by one position at a time.",
             ),
+            Mistake(
+                lambda image, kernel: convolve(image[:, : len(image)], kernel),
+                "You took the image to be square: it has image.shape[0] rows and image.shape[1]"
+                " columns.",
+            ),
         ),
     ),
     Exercise(
         id="02.2",
         title="how large is the output?",
         solution=output_size,
-        cases=lambda: [(5, 3, 1, 0), (5, 3, 1, 1), (56, 3, 2, 1), (56, 1, 2, 0), (224, 7, 2, 3)],
+        cases=lambda: [
+            (5, 3, 1, 0),
+            (7, 3, 2, 0),  # the last start is a multiple of the stride
+            (5, 3, 1, 1),
+            (56, 3, 2, 1),
+            (56, 1, 2, 0),
+            (224, 7, 2, 3),
+        ],
         praise="You can follow a shape through any chain of convolutions.",
         mistakes=(
             Mistake(
@@ -129,6 +142,11 @@ CONVOLUTION = (
             Mistake(
                 lambda size, kernel, stride, padding: (size + 2 * padding) // stride,
                 "The kernel's own size is missing: the window has to lie inside as a whole.",
+            ),
+            Mistake(
+                lambda size, kernel, stride, padding: (size + 2 * padding - kernel + 1) // stride,
+                "You added the 1 before you divided: it stands for the start at 0, so add it to the"
+                " number of steps.",
             ),
         ),
     ),

@@ -61,7 +61,10 @@ def _described(answer: Any, case: Case) -> Any:
         return None
     if not isinstance(made, nn.Module):
         raise TypeError(f"a layer is expected, not {made!r:.40}")
-    return [repr(layer) for layer in made.modules() if not isinstance(layer, nn.Sequential)]
+    found = [repr(layer) for layer in made.modules() if not isinstance(layer, nn.Sequential)]
+    if isinstance(made, nn.Sequential) and found == [repr(nn.Identity())]:
+        return [f"{found[0]} inside a Sequential"]  # later cells take a Sequential for a projection
+    return found
 
 
 def _always(width_in: int, width_out: int, stride: int) -> nn.Module:
@@ -82,8 +85,9 @@ def _for_widths_only(width_in: int, width_out: int, stride: int) -> nn.Module:
 
 
 def _images() -> list[Case]:
-    first = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
-    return [(first, 2), (torch.arange(96.0).reshape(2, 3, 4, 4), 5)]
+    """The pixel to take isn't always the largest or the smallest of its 2×2 patch."""
+    first = torch.tensor([[[[2.0, 4.0], [1.0, 3.0]]]])
+    return [(first, 2), ((torch.arange(96.0) * 7 % 11).reshape(2, 3, 4, 4), 5)]
 
 
 def _free(pick: Callable[[Tensor], Tensor], front: bool = False) -> Callable[..., Tensor]:
@@ -166,6 +170,12 @@ _BLOCKS = (
                 _for_widths_only,
                 "You look only at the widths: a stride changes the shape too.",
             ),
+            Mistake(
+                lambda a, b, s: (
+                    nn.Sequential(nn.Identity()) if a == b and s == 1 else _always(a, b, s)
+                ),
+                "Your identity is inside an nn.Sequential: return nn.Identity() itself.",
+            ),
         ),
     ),
     Exercise(
@@ -193,6 +203,11 @@ _BLOCKS = (
             Mistake(
                 _free(lambda x: x[:, :, : x.shape[2] // 2, : x.shape[3] // 2]),
                 "You cut out the upper left quarter: take every second position instead.",
+            ),
+            Mistake(
+                _free(lambda x: F.max_pool2d(x, 2)),
+                "You take the largest number of each 2×2 patch, wherever it stands: take the pixel"
+                " that the strided convolution is centred on.",
             ),
         ),
     ),

@@ -50,8 +50,8 @@ def residual(x: Tensor, layer: nn.Module) -> Tensor:
 
 
 def _layers() -> list[Case]:
-    """A short chain of layers: the loss, and the output of each layer."""
-    x, found = torch.tensor([[1.0, -2.0, 0.5]]), []
+    """A short chain of layers, for a batch of two: the loss, and the output of each layer."""
+    x, found = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.8, -1.2]]), []
     for number in range(3):
         weight = torch.linspace(-0.6, 0.9, 9).view(3, 3).roll(number)
         x = torch.tanh((x if number else x.requires_grad_()) @ weight)
@@ -177,6 +177,13 @@ NORMS = Exercise(
         Mistake(
             lambda loss, outputs: [n**2 for n in signal_norms(loss, outputs)],
             "These are the squares of the lengths.",
+        ),
+        Mistake(
+            lambda loss, outputs: [
+                g.flatten(1).norm(dim=1).mean().item() for g in torch.autograd.grad(loss, outputs)
+            ],
+            "You measured each image of the batch by itself and took the mean: asked for is one"
+            " length, that of the whole gradient.",
         ),
     ),
 )
