@@ -172,6 +172,14 @@ def quantize(weight):
     scale = weight.abs().amax(dim=(1, 2, 3))
     whole = torch.round(127 * weight / scale[:, None, None, None])
     return (whole, scale / 127)"""
+SPLIT = """
+def split_files(files):
+    parts = {"train": [], "val": [], "test": []}
+    for name, content in files.items():
+        place = int(hashlib.sha256(content).hexdigest()[:8], 16) / 16**8
+        parts["train" if place < 0.70 else "val" if place < 0.85 else "test"].append(name)
+    return parts
+"""
 WRONG = [
     ("01.1", LOSS + "    return ((m * x + b - y) ** 2).mean().item()", f"a float {NO_TENSOR}"),
     (
@@ -231,6 +239,7 @@ WRONG = [
     ("08.4", CHANGES, f"It gives a list {NO_TENSOR}"),
     ("08.5", IN_8_BITS, "of type torch.float32, so each takes more than one byte"),
     ("08.5", IN_8_BITS + "[0].to(torch.int8), (scale / 127).tolist()", f"a list {NO_TENSOR}"),
+    ("09.1", SPLIT, "go through `sorted(files)`"),
 ]
 COPIES = "    block, following = copy.deepcopy(block), copy.deepcopy(following)\n    block.conv2, "
 RIGHT = [
@@ -258,6 +267,7 @@ RIGHT = [
     ("07.4", SINGLE + MASKS),
     ("08.4", CHANGES.replace("return [", "return torch.tensor([").rstrip() + ")"),
     ("08.5", IN_8_BITS.replace("(whole,", "(whole.to(torch.int8),")),
+    ("09.1", SPLIT.replace("files.items()", "sorted(files.items())")),
 ]
 
 
@@ -385,7 +395,7 @@ def _stopped_by(error: type[BaseException]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     "error",
-    [AssertionError, Exception, RuntimeError, KeyError, ValueError, CourseError],
+    [AssertionError, Exception, RuntimeError, KeyError, ValueError, CourseError, SystemExit],
 )
 def test_an_unknown_class_may_stop_with_any_error(error: type[BaseException]) -> None:
     assert judge(EXERCISES["09.3"], _stopped_by(error)).status == "passed"
