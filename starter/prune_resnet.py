@@ -108,8 +108,14 @@ def measure(network: models.ResNet, size: int) -> str:
 def read_image(path: str) -> Image.Image:
     """A picture as it is meant to be seen: upright, as the camera has noted, and in RGB."""
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):  # 16-bit grey: convert alone would clip all above 255
+            image = image.convert("I").point(lambda grey: grey / 257 + 0.5).convert("L")
+        elif image.has_transparency_data:  # on white: what lies below it isn't meant to be seen
+            page = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(page, image.convert("RGBA"))
+        return image.convert("RGB")
     except Exception as error:  # of many kinds, few of which name the file
         raise ValueError(f"{path} can't be read ({error}): take it out.") from error
 

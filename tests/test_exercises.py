@@ -175,6 +175,48 @@ def make_shortcut(width_in, width_out, stride):
     return nn.Sequential(conv, nn.BatchNorm2d(width_out))
 """
 FLAT = "def output_size(size, kernel, stride, padding):\n"
+NUMBERS_ONLY = """
+def remember(network):
+    return {name: value.tolist() for name, value in network.state_dict().items()}
+"""
+WINNERS = """
+def in_first_network(first, then):
+    return {name: [int(kept[i]) for i in then[name]] for name, kept in first.items()}
+"""
+AS_MANY = """
+def equal_compute_batches(phases, macs):
+    return sum(batches * cost for batches, cost in phases) """
+SINGLE = """
+def magnitude_masks(weights, keep):
+    sizes = torch.cat([w.abs().flatten() for w in weights.values()])
+    least = sizes.topk(round(keep * len(sizes))).values[-1]
+"""
+MASKS = "    return {name: w.abs() >= least for name, w in weights.items()}"
+SINGLE_NUMPY = MASKS.replace(">= least", ".numpy() >= float(least)")
+FOLDED_IN_PLACE = """
+def fold_norm(weight, scale, shift, mean, variance, eps=1e-5):
+    factor = scale / torch.sqrt(variance + eps)
+    weight *= factor[:, None, None, None]
+    return weight, shift - mean * factor
+"""
+CHANGES = """
+def change_by_class(labels, before, after, classes):
+    right = [(answers == labels).float() for answers in (before, after)]
+    return [float((right[1] - right[0])[labels == k].mean()) for k in range(classes)]
+"""
+IN_8_BITS = """
+def quantize(weight):
+    scale = weight.abs().amax(dim=(1, 2, 3))
+    whole = torch.round(127 * weight / scale[:, None, None, None])
+    return (whole, scale / 127)"""
+SPLIT = """
+def split_files(files):
+    parts = {"train": [], "val": [], "test": []}
+    for name, content in files.items():
+        place = int(hashlib.sha256(content).hexdigest()[:8], 16) / 16**8
+        parts["train" if place < 0.70 else "val" if place < 0.85 else "test"].append(name)
+    return parts
+"""
 WRONG = [
     ("01.1", LOSS + "    return ((m * x + b - y) ** 2).mean().item()", f"a float {NO_TENSOR}"),
     (
@@ -234,6 +276,24 @@ WRONG = [
     ("04.2", NORM + "    new = norm" + FILL_NORM + "    return new", "You cut the batch norm you"),
     ("04.3", IN_BLOCK, "You changed the block you were given: copy it first."),
     ("04.5", BLOCKS, "You changed the blocks you were given: copy them first."),
+    ("07.1", NUMBERS_ONLY, f"At 'weight': It gives a list {NO_TENSOR}"),
+    ("07.1", NUMBERS_ONLY.replace("tolist()", "numpy().copy()"), f"a ndarray {NO_TENSOR}"),
+    ("07.2", WINNERS, f"At 'stem': It gives a list {NO_TENSOR}"),
+    ("07.3", AS_MANY + "/ macs", "where a whole number is expected: divide with //"),
+    ("07.3", AS_MANY + "// float(macs)", "It gives 36.0 where a whole number is expected"),
+    ("07.4", SINGLE + SINGLE_NUMPY, f"At 'a': It gives a ndarray {NO_TENSOR}"),
+    ("07.4", SINGLE.replace("round(", "int(") + MASKS, "You rounded the number of weights down"),
+    ("07.4", SINGLE.replace("round(", "1 + int(") + MASKS, "You rounded the number of weights up"),
+    (
+        "07.4",
+        SINGLE.replace("w.abs()", "w.abs_()") + MASKS,
+        "it changes a tensor that it is given",
+    ),
+    ("08.2", FOLDED_IN_PLACE, "it changes a tensor that it is given"),
+    ("08.4", CHANGES, f"It gives a list {NO_TENSOR}"),
+    ("08.5", IN_8_BITS, "of type torch.float32, so each takes more than one byte"),
+    ("08.5", IN_8_BITS + "[0].to(torch.int8), (scale / 127).tolist()", f"a list {NO_TENSOR}"),
+    ("09.1", SPLIT, "go through `sorted(files)`"),
 ]
 COPIES = "    block, following = copy.deepcopy(block), copy.deepcopy(following)\n    block.conv2, "
 RIGHT = [
@@ -260,6 +320,11 @@ RIGHT = [
         ),
     ),
     ("04.5", BLOCKS.replace("    block.conv2, ", COPIES, 1)),
+    ("07.3", AS_MANY.replace("return sum", "return int(sum") + "/ macs)"),
+    ("07.4", SINGLE + MASKS),
+    ("08.4", CHANGES.replace("return [", "return torch.tensor([").rstrip() + ")"),
+    ("08.5", IN_8_BITS.replace("(whole,", "(whole.to(torch.int8),")),
+    ("09.1", SPLIT.replace("files.items()", "sorted(files.items())")),
 ]
 
 
@@ -377,7 +442,7 @@ def _numbers(train: list[str], test: list[str], check: Callable[[str, list[str]]
     return [[classes.index(file.split("/")[0]) for file in part] for part in (train, test)]
 
 
-def _stopped_by(error: type[Exception]) -> Callable[..., Any]:
+def _stopped_by(error: type[BaseException]) -> Callable[..., Any]:
     def check(name: str, classes: list[str]) -> None:
         if name not in classes:
             raise error(f"class {name} is not in training")
@@ -386,9 +451,10 @@ def _stopped_by(error: type[Exception]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(
-    "error", [AssertionError, Exception, RuntimeError, KeyError, ValueError, CourseError]
+    "error",
+    [AssertionError, Exception, RuntimeError, KeyError, ValueError, CourseError, SystemExit],
 )
-def test_an_unknown_class_may_stop_with_any_error(error: type[Exception]) -> None:
+def test_an_unknown_class_may_stop_with_any_error(error: type[BaseException]) -> None:
     assert judge(EXERCISES["09.3"], _stopped_by(error)).status == "passed"
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.lessons.compare import difference, shown, tensors
+from course_lib.lessons.compare import difference, shown, tensors, whole
 from course_lib.lessons.exercise import Exercise, Mistake, is_stub, judge
 
 
@@ -325,6 +325,18 @@ NO_TENSOR = (
 )
 def test_what_is_no_tensor_is_said(given: Any, expected: Any, words: str) -> None:
     assert words in str(tensors(given, expected))
+
+
+@pytest.mark.parametrize("given", [36.0, 36.5, np.float64(36), np.floor(36.7), torch.tensor(36.0)])
+def test_what_is_no_whole_number_is_said(given: Any) -> None:
+    assert "where a whole number is expected: divide with //" in str(whole(given, 36))
+
+
+def test_a_whole_number_of_any_kind_is_one() -> None:
+    for given in (36, np.int64(36), torch.tensor(36)):
+        assert whole(given, 36) is None
+    assert whole(35, 36) == "The numbers differ."
+    assert "of type str" in str(whole("36", 36))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import torch
 
 from course_lib import measure
 from course_lib.config import PRESETS, Config
+from course_lib.lessons.round_to_keep import choose_round
 from course_lib.pruning import CRITERIA, find_groups, l1, prune, select
 from course_lib.resnet import ResNet, ResNetConfig, resnet_config
 
@@ -109,6 +110,25 @@ def test_notebook_00_says_how_much_faster_the_full_width_network_became():
     full, pruned = (card["networks"][name]["parameters"] for name in ("full", "pruned"))
     left = mean(row["ratio_parameters"] for row in run["seeds"])
     assert pruned / full == pytest.approx(left, abs=0.005)
+
+
+def test_without_the_last_round_there_is_something_to_choose():
+    """Notebook 09 leaves that round out of its widget, and says why."""
+    run = json.loads((RECORDED / "laptop_seed0.json").read_text())
+    rounds = [{**line, "val": line["val_accuracy"]} for line in run["history"]]
+    *others, last = rounds
+    assert (last["round"], len(others)) == (16, 1 + 15)
+    assert last["macs"] < min(line["macs"] for line in others)
+    assert last["val"] > max(line["val"] for line in others)
+    laptop = PRESETS["laptop"]
+    assert laptop.final_batches == laptop.rounds * laptop.finetune_batches
+
+    def kept(history: list[dict[str, Any]]) -> set[int | None]:
+        settings = [(5 * i / 100, j / 200) for i in range(3, 21) for j in range(7)]  # the sliders'
+        return {choose_round(history, b * rounds[0]["macs"], t) for b, t in settings}
+
+    assert kept(rounds) == {None, 16}
+    assert kept(others) == {None, 4, 10, 12, 15}
 
 
 def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():

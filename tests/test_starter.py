@@ -11,13 +11,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_decode import ODD_IMAGES
 from torch import nn
 from torchvision import models
 
 from course_lib import measure
+from course_lib.images.decode import decode
 from course_lib.pruning import find_groups, l1, prune, select
 
 SCRIPT = Path(__file__).resolve().parent.parent / "starter" / "prune_resnet.py"
@@ -198,6 +201,31 @@ def test_photographs_stand_upright(tmp_path: Path, starter: ModuleType) -> None:
     Image.new("CMYK", (40, 20)).save(tmp_path / "photo.jpg", exif=exif)
     picture = starter.read_image(str(tmp_path / "photo.jpg"))
     assert (picture.size, picture.mode) == ((20, 40), "RGB")
+
+
+ODD = ["16 bits, just below 1", "16 bits, 1", "16 bits, middle", "16 bits, TIFF"]
+ODD += ["16 bits, big-endian TIFF", "16 bits, PGM", "palette, transparent", "transparent red"]
+ODD += ["half transparent black", "grey with alpha", "one colour transparent", "CMYK"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_pictures_look_as_the_library_decodes_them(
+    name: str, tmp_path: Path, starter: ModuleType
+) -> None:
+    path = tmp_path / "picture.png"  # whatever it is: the content counts
+    path.write_bytes(ODD_IMAGES[name][0])
+    picture = starter.read_image(str(path))
+    assert picture.mode == "RGB"
+    np.testing.assert_array_equal(np.array(picture), decode(path, picture.height))
+
+
+def test_every_16_bit_grey_is_the_librarys(tmp_path: Path, starter: ModuleType) -> None:
+    levels = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(levels).save(tmp_path / "ramp.tif")
+    picture = starter.read_image(str(tmp_path / "ramp.tif"))
+    np.testing.assert_array_equal(np.array(picture), decode(tmp_path / "ramp.tif", 256))
+    # 9000 of 65535 is dark; clipped to 255 it would be white.
+    assert picture.getpixel((9000 % 256, 9000 // 256)) == (35, 35, 35)
 
 
 def test_what_was_reached_before_an_interruption_is_kept(

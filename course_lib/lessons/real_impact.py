@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.lessons.prediction import Question
 from course_lib.lessons.stopwatch import STOPWATCH
@@ -184,6 +185,7 @@ DAMAGE = Exercise(
     title="who pays?",
     solution=change_by_class,
     cases=_damage_cases,
+    compare=tensors,
     mistakes=(
         Mistake(
             _of_answers,
@@ -229,6 +231,16 @@ def _quantizer(
     return quantized
 
 
+def _in_8_bits(given: Any, expected: Any) -> str | None:
+    problem = tensors(given, expected)
+    if problem is None and given[0].dtype != torch.int8:
+        return (
+            f"The whole numbers are right, but of type {given[0].dtype}, so each takes more than"
+            " one byte: .to(torch.int8) makes them small."
+        )
+    return problem
+
+
 def _weight_cases() -> list[tuple[Tensor]]:
     small = torch.tensor([[[[1.0, -2.0]]], [[[0.3, 0.1]]]])
     return [(small,), (torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1)),)]
@@ -239,6 +251,7 @@ INT8 = Exercise(
     title="a weight in 8 bits",
     solution=quantize,
     cases=_weight_cases,
+    compare=_in_8_bits,
     mistakes=(
         Mistake(
             _quantizer(lambda w: w.abs().max().expand(len(w))),

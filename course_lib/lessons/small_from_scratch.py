@@ -10,15 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.lessons.compare import shown
+from course_lib.lessons.compare import shown, tensors, whole
 from course_lib.lessons.exercise import Case, Exercise, Mistake
 from course_lib.lessons.prediction import Question
-from course_lib.tickets import (
-    equal_compute_batches,
-    in_first_network,
-    magnitude_masks,
-    remember,
-)
+from course_lib.lessons.single_weights import SINGLE_WEIGHTS
+from course_lib.tickets import equal_compute_batches, in_first_network, remember
 
 State = Mapping[str, Tensor]
 
@@ -110,38 +106,6 @@ def _phases() -> Iterable[Case]:
     return [([(10, 9), (5, 4)], 3), (longer, 700), ([(7, 100)], 100)]
 
 
-# 07.4: masks for single weights
-
-
-def _signed(weights: State, keep: float) -> dict[str, Tensor]:
-    sizes = torch.cat([weight.flatten() for weight in weights.values()])
-    least = sizes.topk(round(keep * len(sizes))).values[-1]
-    return {name: weight >= least for name, weight in weights.items()}
-
-
-def _each_layer(weights: State, keep: float) -> dict[str, Tensor]:
-    return {name: magnitude_masks({name: w}, keep)[name] for name, w in weights.items()}
-
-
-def _removed_instead(weights: State, keep: float) -> dict[str, Tensor]:
-    return {name: ~mask for name, mask in magnitude_masks(weights, keep).items()}
-
-
-def _share_of_largest(weights: State, keep: float) -> dict[str, Tensor]:
-    largest = max(float(weight.abs().max()) for weight in weights.values())
-    return {name: weight.abs() >= (1 - keep) * largest for name, weight in weights.items()}
-
-
-def _weights() -> Iterable[Case]:
-    small = {"a": torch.tensor([0.9, -0.8, 0.1]), "b": torch.tensor([0.3, -0.7, 0.2, 0.05, 0.4])}
-    draws = torch.Generator().manual_seed(7)
-    large = {
-        "conv": torch.randn(4, 3, 3, 3, generator=draws),
-        "fc": 0.2 * torch.randn(5, 4, generator=draws),
-    }
-    return [(small, 0.375), (large, 0.25)]
-
-
 # 07.5: what three seeds say about two ways to train
 
 
@@ -192,6 +156,7 @@ EXERCISES = (
         ),
         "What is kept no longer changes while the network trains.",
         use=_remembered_after_a_step,
+        compare=tensors,
         handed_out=Mistake(
             _no_copies,
             "After one step of training, what was remembered has changed as well: does the"
@@ -221,6 +186,7 @@ EXERCISES = (
             ),
         ),
         "Any number of rounds now becomes one cut of the first network.",
+        compare=tensors,
     ),
     Exercise(
         "07.3",
@@ -248,35 +214,9 @@ EXERCISES = (
             ),
         ),
         "Equal compute is now a number of batches.",
+        compare=whole,
     ),
-    Exercise(
-        "07.4",
-        "masks for single weights",
-        magnitude_masks,
-        _weights,
-        (
-            Mistake(
-                _signed,
-                "You kept the largest weights with their signs: a weight of −0.8 matters as much as"
-                " one of 0.8.",
-            ),
-            Mistake(
-                _each_layer,
-                "You kept the same share of every layer: here all weights of the network are ranked"
-                " together, so one layer may keep more than another.",
-            ),
-            Mistake(
-                _removed_instead,
-                "Your masks are True where weights are removed: True means that a weight stays.",
-            ),
-            Mistake(
-                _share_of_largest,
-                "You compared with a share of the largest weight: `keep` is a share of their"
-                " number.",
-            ),
-        ),
-        "These are the winning tickets of Frankle and Carbin.",
-    ),
+    SINGLE_WEIGHTS,
     Exercise(
         "07.5",
         "what the seeds agree on",
