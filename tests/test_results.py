@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from types import ModuleType
@@ -95,6 +96,16 @@ def test_the_laptop_preset_kept_its_promise():
         assert row["ratio_images_per_second"] >= 2.5
     full = [row["val_accuracy_full"] for row in run["seeds"]]
     assert 0.95 <= sum(full) / len(full) <= 0.98, "a real task, and one that can be learnt"
+
+
+def test_no_round_of_the_laptop_runs_took_the_saved_batches_early():
+    """Notebook 06: they came after the sixteenth cut, since no round failed twice."""
+    final = PRESETS["laptop"].final_batches
+    for path in RUNS:
+        history = json.loads(path.read_text())["history"]
+        batches = [after["batches"] - line["batches"] for line, after in pairwise(history)]
+        assert len(batches) == 16 and all(line["attempts"] <= 2 for line in history)
+        assert batches[-1] > final == 400 > max(batches[:-1])
 
 
 def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():
