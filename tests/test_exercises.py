@@ -309,6 +309,7 @@ RIGHT = [
     (
         "04.2",
         NORM + "    new = nn.BatchNorm2d(len(kept), norm.eps, norm.momentum).train(norm.training)\n"
+        "    new.to(norm.weight)\n"
         "    numbers = norm.state_dict()\n"
         "    new.load_state_dict({k: v[kept] if v.dim() else v for k, v in numbers.items()})\n"
         "    return new",
@@ -337,6 +338,186 @@ def test_what_would_crash_a_later_cell_is_refused(name: str, source: str, says: 
 
 @pytest.mark.parametrize(("name", "source"), RIGHT)
 def test_what_is_right_in_another_way_passes(name: str, source: str) -> None:
+    verdict = judge(EXERCISES[name], define(name, source))
+    assert verdict.status == "passed", verdict.text
+
+
+# Answers to the middle of the course. The wrong ones used to pass, or stopped the next cell.
+FLOAT32 = "It is float32, whatever type the old one has"
+GATE, LEFT = "def verdict(reached, full, tolerance, tried, retries):\n", "(1 - fraction) ** round"
+WIDTHS = "def widths_after(start, fraction, round, floor=2):\n    import numpy as np\n"
+TWINS, RIGHTS = "def without_twins(weight, similarity):\n", "def critical_filters(right, k):\n"
+CURVE = "def recovery_batches(curve, phase, level):\n    points = [p for p in curve if p['phase']"
+FOLDED = """
+def folded_l1(network, groups, batches=None, *, generator=None):
+    scores = {name: 0 for name in groups}
+    for name, group in groups.items():
+        for producer, norm in zip(group.producers, group.norms):
+            layer, norm = network.get_submodule(producer), network.get_submodule(norm)
+            factor = norm.weight.abs() / ((norm.running_var%s).sqrt()%s)
+            scores[name] = scores[name] + (layer.weight.abs().sum((1, 2, 3)) * factor).detach()
+    return scores
+"""
+WRONG_IN_THE_MIDDLE = [
+    (
+        "04.1",
+        CUT + CUT_TENSORS + WHOLE + "    new.weight.data.copy_(weight[outs][:, ins])\n"
+        "    if conv.bias is not None:\n        new.bias.data.copy_(conv.bias[outs])\n"
+        "    return new",
+        FLOAT32,
+    ),
+    (
+        "04.2",
+        NORM + "    new = nn.BatchNorm2d(len(kept), norm.eps, norm.momentum).train(norm.training)\n"
+        "    numbers = norm.state_dict()\n"
+        "    new.load_state_dict({k: v[kept] if v.dim() else v for k, v in numbers.items()})\n"
+        "    return new",
+        FLOAT32,
+    ),
+    (
+        "04.4",
+        "def zero_channels(x, kept):\n    out = torch.zeros(x.shape)\n"
+        "    out[:, kept] = x[:, kept]\n    return out",
+        "destination dtypes match",
+    ),
+    (
+        "04.4",
+        "def zero_channels(x, kept):\n    out = torch.zeros(x.shape)\n"
+        "    for channel in kept:\n        out[:, channel] = x[:, channel]\n    return out",
+        "At 'type': It gives 'torch.float32'.",
+    ),
+    (
+        "04.7",
+        "def columns_of(kept, columns):\n    found = torch.zeros(len(kept) * columns)\n"
+        "    for place, channel in enumerate(kept):\n        for column in range(columns):\n"
+        "            found[place * columns + column] = channel * columns + column\n"
+        "    return found",
+        "torch.float32 where indices are expected",
+    ),
+    (
+        "05.1",
+        "def filter_l1(weight):\n    return [float(one.abs().sum()) for one in weight]",
+        f"a list {NO_TENSOR}",
+    ),
+    (
+        "05.2",
+        "def keep_largest(scores, count):\n"
+        "    return sorted(scores.argsort(descending=True)[:count].tolist())",
+        f"a list {NO_TENSOR}",
+    ),
+    (
+        "05.3",
+        TWINS + "    d = F.normalize(weight.flatten(1), dim=1)\n"
+        "    stay = [i for i in range(len(d)) if i == 0 or d[i] @ d[i - 1] <= similarity]\n"
+        "    return torch.tensor(stay)",
+        "It gives a tensor of shape [3]",
+    ),
+    (
+        "05.3",
+        TWINS + "    d = F.normalize(weight, dim=1).flatten(1)\n"
+        "    return (~(d @ d.T > similarity).tril(-1).any(dim=1)).nonzero().flatten()",
+        "It gives a tensor of shape [1]",
+    ),
+    (
+        "05.4",
+        "def zero_share(channels):\n"
+        "    return [float((one == 0).double().mean()) for one in channels.transpose(0, 1)]",
+        f"a list {NO_TENSOR}",
+    ),
+    (
+        "05.6",
+        RIGHTS + "    return (right <= right.kthvalue(k, dim=0).values).any(1).nonzero().flatten()",
+        "you took all of them",
+    ),
+    (
+        "05.7",
+        "def relative(scores):\n    for score in scores.values():\n"
+        "        score /= score.mean()\n    return scores",
+        "it changes a tensor that it is given",
+    ),
+    ("05.8", FOLDED % ("", ""), "eps is missing"),
+    ("05.8", FOLDED % ("", " + norm.eps"), "The numbers differ"),
+    (
+        "06.1",
+        "def rounds_needed(fraction, share):\n    left, rounds = 1.0, 0\n"
+        "    while left >= share:\n        left *= (1 - fraction) ** 2\n        rounds += 1\n"
+        "    return rounds",
+        "The numbers differ",
+    ),
+    (
+        "06.2",
+        WIDTHS + f"    return {{n: max(2, int({LEFT} * w + 0.5)) for n, w in start.items()}}",
+        "At 'conv1'",
+    ),
+    (
+        "06.2",
+        WIDTHS
+        + f"    return {{n: max(floor, int(np.round({LEFT} * w))) for n, w in start.items()}}",
+        "At 'conv1'",
+    ),
+    (
+        "06.3",
+        GATE + "    if abs(reached - full) <= tolerance:\n        return 'go on'\n"
+        "    return 'fine-tune again' if tried <= retries else 'roll back'",
+        "It gives 'fine-tune again'",
+    ),
+    (
+        "06.3",
+        GATE + "    if reached >= full - tolerance:\n        return 'go on'\n"
+        "    return 'fine-tune again' if tried == 1 and retries else 'roll back'",
+        "It gives 'roll back'",
+    ),
+    (
+        "06.4",
+        "def one_round(network, cut, tune, judge):\n    candidate = cut(network)\n"
+        "    for tried in (1, 2):\n        candidate = tune(candidate)\n"
+        "        if judge(candidate, tried) == 'go on':\n            return candidate, True\n"
+        "    return network, False",
+        "At place 0",
+    ),
+    (
+        "06.5",
+        CURVE + " == phase]\n    for i, p in enumerate(points):\n"
+        "        if all(q['accuracy'] >= level for q in points[i:]):\n"
+        "            return p['batches'] - points[0]['batches']",
+        "the first point that reaches it, whatever follows",
+    ),
+    (
+        "06.5",
+        CURVE + ".startswith(phase)]\n    for p in points:\n"
+        "        if p['accuracy'] >= level:\n"
+        "            return p['batches'] - points[0]['batches']",
+        "compare the whole name",
+    ),
+]
+RIGHT_IN_THE_MIDDLE = [
+    (
+        "04.8",
+        "def coupled_producers(projections):\n    groups = [['before']]\n"
+        "    for number, projection in enumerate(projections):\n        if projection:\n"
+        "            groups.append([f'{number}.shortcut', f'{number}.conv2'])\n"
+        "        else:\n            groups[-1].insert(0, f'{number}.conv2')\n"
+        "    return groups",
+    ),
+    ("05.4", "def zero_share(channels):\n    return (channels == 0).float().mean(dim=(0, 2, 3))"),
+    ("05.6", RIGHTS + "    return right.sort(dim=0, stable=True).indices[:k].unique()"),
+    ("05.8", FOLDED % (" + norm.eps", "")),
+    (
+        "06.2",
+        WIDTHS + f"    return {{n: max(floor, ({LEFT} * w + 0.5) // 1) for n, w in start.items()}}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "says"), WRONG_IN_THE_MIDDLE)
+def test_what_is_wrong_in_the_middle_is_refused(name: str, source: str, says: str) -> None:
+    verdict = judge(EXERCISES[name], define(name, source))
+    assert verdict.status == "not yet"
+    assert says in " ".join(verdict.text.split()), verdict.text
+
+
+@pytest.mark.parametrize(("name", "source"), RIGHT_IN_THE_MIDDLE)
+def test_what_is_right_in_the_middle_passes(name: str, source: str) -> None:
     verdict = judge(EXERCISES[name], define(name, source))
     assert verdict.status == "passed", verdict.text
 

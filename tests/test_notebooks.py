@@ -156,6 +156,22 @@ def test_has_the_parts_of_a_lesson(path: Path) -> None:
 
 
 @every
+def test_what_is_predicted_has_been_asked(path: Path) -> None:
+    for asks, cell in pairwise(course.read(path).cells):
+        if cell.cell_type == "code" and 'predict("' in cell.source:
+            last = asks.source.rstrip().split("\n\n")[-1]
+            asked = re.search(r"\bPredict\b", asks.source) or "?" in last
+            assert asks.cell_type == "markdown" and asked, cell.id
+
+
+def test_each_of_the_articles_figures_has_its_heading() -> None:
+    (path,) = [path for path in course.NOTEBOOKS if path.stem.startswith("06")]
+    text = markdown(course.read(path))
+    headings = re.findall(r"^### .*: the article's figure (\d)$", text, re.MULTILINE)
+    assert headings == ["6", "7", "8"]
+
+
+@every
 def test_states_the_time_it_takes(path: Path) -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))[path.stem]
     stated = STATED.search(course.read(path).cells[0].source)

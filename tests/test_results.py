@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from types import ModuleType
@@ -23,6 +25,7 @@ from course_lib.resnet import ResNet, ResNetConfig, resnet_config
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "data" / "recorded_runs"
 RUNS = sorted(RECORDED.glob("laptop_seed*.json"))
+SELECTIONS = ("network", "layer")
 
 
 def tables() -> ModuleType:
@@ -131,6 +134,16 @@ def test_without_the_last_round_there_is_something_to_choose():
     assert kept(others) == {None, 4, 10, 12, 15}
 
 
+def test_no_round_of_the_laptop_runs_took_the_saved_batches_early():
+    """Notebook 06: they came after the sixteenth cut, since no round failed twice."""
+    final = PRESETS["laptop"].final_batches
+    for path in RUNS:
+        history = json.loads(path.read_text())["history"]
+        batches = [after["batches"] - line["batches"] for line, after in pairwise(history)]
+        assert len(batches) == 16 and all(line["attempts"] <= 2 for line in history)
+        assert batches[-1] > final == 400 > max(batches[:-1])
+
+
 def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():
     """README.md and docs/results.md name it; the goal is 80 % of the ratio of MACs."""
     path = RECORDED / "speed_limit.json"
@@ -176,6 +189,27 @@ def test_the_compared_networks_lost_half_of_their_filters():
             assert row["parameters"] == pytest.approx([share] * len(row["parameters"]), abs=1e-4)
             assert row["macs"] == pytest.approx([macs] * len(row["macs"]), abs=1e-4)
             assert row["narrowest"] == 0.5
+
+
+def test_notebook_06_quotes_what_ranking_across_the_network_costs():
+    """By L1: nothing in one cut, much in rounds."""
+    text = (ROOT / "notebooks" / "06_iterative_pruning.ipynb").read_text(encoding="utf-8")
+    once, rounds = (
+        [mean(criteria_rows(schedule, selection)["l1"]["accuracy"]) for selection in SELECTIONS]
+        for schedule in ("one-shot", "rounds")
+    )
+    knob = {
+        scope: mean(
+            run["history"][-1]["val_accuracy"]
+            for run in json.loads((RECORDED / "knobs.json").read_text())["runs"]
+            if (run["knob"], run["value"]) == ("scope", scope)
+        )
+        for scope in SELECTIONS
+    }
+    assert once[0] > once[1] and rounds[0] < rounds[1] - 0.05
+    for across, within in (once, rounds, [knob[scope] for scope in SELECTIONS]):
+        quoted = rf"{100 * across:.1f} %[a-z ]* against {100 * within:.1f} %"
+        assert re.search(quoted, text), quoted
 
 
 def test_small_networks_from_scratch_had_the_compute_that_is_said():

@@ -79,6 +79,11 @@ def tensors(given: Any, expected: Any) -> str | None:
             f"It gives {'an' if name[0] in 'aeiou' else 'a'} {name} where a tensor is expected:"
             " leave out .item(), float() or tolist(), or wrap it in torch.tensor(…)."
         )
+    indices = isinstance(expected, Tensor) and expected.dtype == torch.int64
+    if indices and isinstance(given, Tensor) and given.dtype != torch.int64:
+        return (
+            f"It gives numbers of {given.dtype} where indices are expected: those are torch.int64."
+        )
     if isinstance(expected, tuple):
         if isinstance(given, Tensor | np.ndarray):
             count = len(expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Exercise, Mistake
 
 
@@ -35,6 +36,7 @@ SIZES = (
         title="the size of each filter",
         solution=filter_l1,
         cases=_weights,
+        compare=tensors,
         praise="This is the whole criterion of Li et al.: it looks at nothing but the weights.",
         mistakes=(
             Mistake(
@@ -66,6 +68,7 @@ SIZES = (
             (torch.tensor([0.3, 0.9, 0.1, 0.5, 0.7]), 3),
             (torch.tensor([4.0, 1.0, 3.0, 2.0, 6.0, 5.0]), 2),
         ],
+        compare=tensors,
         praise="Indices that stay, sorted: that is the plan which surgery takes.",
         mistakes=(
             Mistake(

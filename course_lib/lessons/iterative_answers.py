@@ -191,6 +191,18 @@ def after_the_surgery(curve: Any, phase: str, level: float) -> int | None:
     return next(reached, None)
 
 
+def stays_above(curve: Any, phase: str, level: float) -> int | None:
+    points = [p for p in curve if p["phase"] == phase]
+    below = [i for i, p in enumerate(points) if p["accuracy"] < level]
+    after = points[below[-1] + 1 if below else 0 :]
+    return after[0]["batches"] - points[0]["batches"] if after else None
+
+
+def phases_that_begin_so(curve: Any, phase: str, level: float) -> int | None:
+    points = [{**p, "phase": phase} for p in curve if p["phase"].startswith(phase)]
+    return recovery_batches(points, phase, level)
+
+
 def above_only(curve: Any, phase: str, level: float) -> int | None:
     return recovery_batches(curve, phase, level + 1e-9)
 

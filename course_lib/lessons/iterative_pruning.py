@@ -2,90 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
 from course_lib.lessons import iterative_answers as answers
-from course_lib.lessons.exercise import Case, Exercise, Mistake
+from course_lib.lessons import iterative_cases as cases
+from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.lessons.prediction import Question
-from course_lib.pruning import find_groups
-
-
-def _stand_ins(good_after: int) -> Case:
-    """A round whose networks are texts that say what was done to them."""
-
-    def judge(candidate: str, tried: int) -> str:
-        if candidate.count("tuned") >= good_after:
-            return "go on"
-        return "fine-tune again" if tried < 2 else "roll back"
-
-    return "full", lambda n: f"{n}, cut", lambda n: f"{n}, tuned", judge
-
-
-def _curve(*rows: tuple[int, str, float]) -> list[dict[str, Any]]:
-    return [{"batches": b, "phase": phase, "accuracy": a} for b, phase, a in rows]
-
-
-def _curves() -> list[Case]:
-    curve = _curve(
-        *((90, "base", 0.75), (100, "base", 0.96875)),
-        *((100, "round 1", 0.5), (110, "round 1", 0.875), (120, "round 1", 0.9375)),
-        *((120, "round 2", 0.25), (130, "round 2", 0.75), (140, "round 2", 0.875)),
-    )
-    cases = [(curve, "round 1", 0.875), (curve, "round 2", 0.9), (curve, "round 1", 0.5)]
-    return [(curve[2:5], "round 1", 0.9), *cases]
-
-
-def _trained_once() -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor]:
-    """A small chain with an optimiser that has momentum."""
-    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    images = torch.linspace(-1, 1, 15).reshape(5, 3)
-    labels = torch.tensor([0, 1, 0, 1, 1])
-    for _ in range(2):
-        optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
-        optimizer.step()
-    return network, optimizer, images, labels
-
-
-def _hunts() -> list[Case]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network, optimizer, images, labels = _trained_once()
-    groups = find_groups(network, images[:1])
-    keeps = [{"0": torch.tensor([0, 2, 3])}, {"0": torch.tensor([1, 3])}]
-    # Each case has a network and an optimiser of its own, since a step changes them.
-    pairs = [copy.deepcopy((network, optimizer)) for _ in keeps]
-    return [(*pair, groups, keep, images, labels) for pair, keep in zip(pairs, keeps, strict=True)]
-
-
-def _bias_after(answer: Callable[..., Any], case: Case) -> Any:
-    result = answer(*case)
-    if not isinstance(result, nn.Module):
-        return result
-    return {name: p.detach() for name, p in result.named_parameters() if p.dim() == 1}
-
-
-def _reports() -> list[Case]:
-    def line(round: int, val: float, test: float, passed: bool = True) -> dict[str, Any]:
-        return {"round": round, "val_accuracy": val, "test_accuracy": test, "passed": passed}
-
-    first = [line(1, 0.97, 0.96), line(2, 0.96, 0.98), line(3, 0.96, 0.95)]
-    return [(first,), ([*first, line(4, 0.90, 0.99, passed=False)],)]
-
 
 EXERCISES = (
     Exercise(
         "06.1",
         "How many rounds reach a fifth?",
         answers.rounds_needed,
-        lambda: [(0.5, 0.2), (0.05, 0.2), (0.1, 0.05)],
+        lambda: [(0.5, 0.2), (0.05, 0.2), (0.1, 0.05), (0.5, 0.25)],
         (
             Mistake(
                 answers.rounds_of_filters,
@@ -114,6 +41,8 @@ EXERCISES = (
             ({"conv1": 16, "layer1.0.conv1": 64}, 0.05, 16, 2),
             ({"conv1": 10, "layer1.0.conv1": 12}, 0.05, 6, 2),
             ({"conv1": 4, "layer1.0.conv1": 8}, 0.5, 2, 2),
+            ({"conv1": 16}, 0.5, 3, 4),
+            ({"conv1": 5}, 0.5, 1, 2),
         ],
         (
             Mistake(answers.widths_no_floor, "A layer fell below the floor: no layer keeps fewer."),
@@ -147,6 +76,8 @@ EXERCISES = (
             (0.875, 0.96875, 0.0625, 1, 0),
             (0.875, 0.96875, 0.0625, 1, 2),
             (0.96, 0.9921875, 0.015625, 1, 1),
+            (0.984375, 0.90625, 0.0625, 1, 1),
+            (0.875, 0.96875, 0.0625, 2, 2),
         ],
         (
             Mistake(
@@ -184,7 +115,7 @@ EXERCISES = (
         "06.4",
         "One round",
         answers.one_round,
-        lambda: [_stand_ins(good) for good in (1, 2, 3, 0)],
+        lambda: [*(cases.stand_ins(good) for good in (1, 2, 3, 0)), cases.stand_ins(3, most=3)],
         (
             Mistake(
                 answers.judged_untuned,
@@ -213,7 +144,7 @@ EXERCISES = (
         "06.5",
         "How fast did it recover?",
         answers.recovery_batches,
-        _curves,
+        cases.curves,
         (
             Mistake(
                 answers.since_the_beginning,
@@ -232,6 +163,16 @@ EXERCISES = (
                 " the surgery.",
             ),
             Mistake(
+                answers.stays_above,
+                "You looked for where the curve stays above the level: what is asked for is the"
+                " first point that reaches it, whatever follows.",
+            ),
+            Mistake(
+                answers.phases_that_begin_so,
+                'You compared only the beginning of the phase\'s name, so "round 10" counts as'
+                ' "round 1": compare the whole name.',
+            ),
+            Mistake(
                 answers.above_only,
                 "You waited until the level was exceeded: reaching it is enough.",
             ),
@@ -242,7 +183,7 @@ EXERCISES = (
         "06.6",
         "Bug hunt: it trains, and nothing improves",
         answers.cut_and_step,
-        _hunts,
+        cases.hunts,
         (
             Mistake(
                 answers.fresh_momentum,
@@ -256,7 +197,7 @@ EXERCISES = (
             ),
         ),
         "After each surgery there are new parameters, and the optimiser must hold those.",
-        use=_bias_after,
+        use=cases.bias_after,
         handed_out=Mistake(
             answers.old_parameters, "The network it returns is exactly as the surgery left it."
         ),
@@ -265,7 +206,7 @@ EXERCISES = (
         "06.7",
         "Bug hunt: the result that is too good",
         answers.chosen_and_reported,
-        _reports,
+        cases.reports,
         (
             Mistake(
                 answers.best_on_test_that_passed,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from course_lib.lessons import surgery_answers as answers
 from course_lib.lessons import surgery_cases as cases
 from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.lessons.prediction import Question
-from course_lib.pruning.surgery import columns_of
+from course_lib.lessons.surgery_rules import COLUMNS, COUPLED
 
 CUT_CONV = Exercise(
     id="04.1",
@@ -41,6 +39,10 @@ CUT_CONV = Exercise(
             " and print(conv) would show those.",
         ),
         Mistake(answers.cut_bare, "Stride and padding are lost: begin with copy.deepcopy(conv)."),
+        Mistake(
+            answers.single(answers.cut_conv),
+            "It is float32, whatever type the old one has: begin with copy.deepcopy(conv).",
+        ),
         Mistake(
             answers.in_place(answers.cut_conv),
             "You cut the convolution you were given: return a new one and leave the old one alone.",
@@ -78,6 +80,10 @@ CUT_NORM = Exercise(
             answers.norm_rest_fresh,
             "The four tensors are right, but eps, momentum, the count of batches and the mode are"
             " those of a fresh batch norm: begin with copy.deepcopy(norm).",
+        ),
+        Mistake(
+            answers.single(answers.cut_norm),
+            "It is float32, whatever type the old one has: begin with copy.deepcopy(norm).",
         ),
         Mistake(
             answers.in_place(answers.cut_norm),
@@ -203,67 +209,6 @@ KEEP_LARGEST = Exercise(
         Mistake(
             answers.first_on_shortcut,
             "The shortcut keeps its first channels: it has to keep the same ones as conv2.",
-        ),
-    ),
-)
-
-COLUMNS = Exercise(
-    id="04.7",
-    title="The columns of a channel",
-    solution=columns_of,
-    cases=lambda: [
-        (torch.tensor([0, 2]), 2),
-        (torch.tensor([1]), 4),
-        (torch.tensor([0, 3, 4]), 9),
-        (torch.tensor([1, 2]), 1),
-    ],
-    praise="Flatten goes through the positions of channel 0 first, then through channel 1's.",
-    mistakes=(
-        Mistake(
-            lambda kept, columns: kept,
-            "These are the channels themselves: after flatten each has `columns` columns.",
-        ),
-        Mistake(
-            lambda kept, columns: (kept[:, None] + torch.arange(columns)).flatten(),
-            "The columns of neighbours overlap: channel c doesn't begin at column c.",
-        ),
-        Mistake(
-            lambda kept, columns: (kept * columns + torch.arange(columns)[:, None]).flatten(),
-            "These are the right columns in the wrong order: all columns of a channel come before"
-            " the next channel's.",
-        ),
-        Mistake(
-            lambda kept, columns: kept * columns,
-            "This is the first column of each kept channel: the other positions are missing.",
-        ),
-    ),
-)
-
-COUPLED = Exercise(
-    id="04.8",
-    title="Which filters must go together?",
-    solution=answers.coupled_producers,
-    cases=lambda: [([True],), ([False],), ([True, False],), ([False, False, True, False],)],
-    praise="An identity hands the group on; a projection begins a new one.",
-    mistakes=(
-        Mistake(
-            answers.all_free,
-            "Every block has a group of its own here. An identity shortcut has no filters that"
-            " could be cut: what conv2 is added to is the value from before the block.",
-        ),
-        Mistake(
-            answers.projection_left_out,
-            "The projections are in no group, but their filters make one of the two values that"
-            " are added.",
-        ),
-        Mistake(
-            answers.all_tied,
-            "Everything is one group here. A projection reads the old channels and makes new"
-            " ones, so a group ends before it.",
-        ),
-        Mistake(
-            answers.without_before,
-            'What comes in ("before") is missing: a first block without a projection adds to it.',
         ),
     ),
 )

@@ -45,9 +45,11 @@ def _size(network: nn.Module, producer: str) -> Tensor:
     return layer.weight.detach().abs().sum(dim=(1, 2, 3))
 
 
-def _factor(network: nn.Module, norm: str, root: bool = True, absolute: bool = True) -> Tensor:
+def _factor(
+    network: nn.Module, norm: str, root: bool = True, absolute: bool = True, eps: bool = True
+) -> Tensor:
     layer: Any = network.get_submodule(norm)
-    variance = layer.running_var + layer.eps
+    variance = layer.running_var + (layer.eps if eps else 0)
     gamma = layer.weight.detach()
     return (gamma.abs() if absolute else gamma) / (variance.sqrt() if root else variance)
 
@@ -66,7 +68,7 @@ def _variant(network: nn.Module, groups: Groups, **how: bool) -> Scores:
 
 
 def _only(how: Mapping[str, bool]) -> dict[str, bool]:
-    return {name: how[name] for name in ("root", "absolute") if name in how}
+    return {name: how[name] for name in ("root", "absolute", "eps") if name in how}
 
 
 def _small_network() -> list[tuple[ResNet, Groups]]:
@@ -78,6 +80,7 @@ def _small_network() -> list[tuple[ResNet, Groups]]:
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight)
                 nn.init.uniform_(module.running_var, 0.2, 3.0)  # type: ignore[arg-type]
+                module.eps = 0.1  # so large that its place shows
     found = find_groups(network, torch.zeros(1, 3, 16, 16))
     stem = {"conv1": found["conv1"]}
     return [(network, stem), (network, found)]
@@ -141,6 +144,10 @@ OWN = (
             Mistake(
                 lambda network, groups: _variant(network, groups, root=False),
                 "You divided by the variance: batch norm divides by its square root.",
+            ),
+            Mistake(
+                lambda network, groups: _variant(network, groups, eps=False),
+                "eps is missing: batch norm adds it to the running variance, under the root.",
             ),
             Mistake(
                 lambda network, groups: _variant(network, groups, first=True),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.lessons.filter_sizes import SIZES, numbers
 from course_lib.lessons.own_criterion import OWN
@@ -66,7 +67,7 @@ def taylor_of(channels: Tensor, gradients: Tensor) -> Tensor:
 def critical_filters(right: Tensor, k: int) -> Tensor:
     """The filters that are among the k most critical of at least one class, in rising order;
     right: [filters, classes], the right answers of each class without that filter."""
-    return right.argsort(dim=0)[:k].unique()
+    return right.argsort(dim=0, stable=True)[:k].unique()
 
 
 def _pairs(*vectors: tuple[float, ...]) -> Tensor:
@@ -85,7 +86,7 @@ def _activations() -> list[tuple[Tensor, Tensor]]:
 
 
 def _shared_by_all(right: Tensor, k: int) -> Tensor:
-    top = right.argsort(dim=0)[:k]
+    top = right.argsort(dim=0, stable=True)[:k]
     everywhere = [i for i in range(len(right)) if (top == i).any(dim=0).all()]
     return torch.tensor(everywhere, dtype=torch.long)
 
@@ -98,7 +99,9 @@ _LOOKS = (
         cases=lambda: [
             (_pairs((1, 0), (2, 0), (0, 1)), 0.95),
             (_pairs((0, 3), (3, 3), (1, 1), (-1, -1)), 0.95),
+            (torch.tensor([[1.0, 0.0], [0.6, 0.8], [2.0, 0.0]]).view(3, 1, 1, 2), 0.95),
         ],
+        compare=tensors,
         praise="Of each pair one filter stays: redundant means that the other one is enough.",
         handed_out=Mistake(
             _both_twins_go,
@@ -131,6 +134,7 @@ _LOOKS = (
         title="APoZ",
         solution=zero_share,
         cases=_after_relu,
+        compare=tensors,
         praise="High means: hardly ever active. Hu et al. remove channels with high APoZ.",
         mistakes=(
             Mistake(
@@ -158,6 +162,7 @@ _LOOKS = (
         title="Taylor",
         solution=taylor_of,
         cases=_activations,
+        compare=tensors,
         praise="One backward pass scores every channel of the network at once.",
         mistakes=(
             Mistake(
@@ -193,7 +198,9 @@ _LOOKS = (
         cases=lambda: [
             (torch.tensor([[9, 4], [5, 9], [8, 8], [7, 6]]), 1),
             (torch.tensor([[9, 4, 3], [5, 9, 2], [8, 8, 9], [7, 6, 8], [6, 7, 7]]), 2),
+            (torch.tensor([[5, 5], [5, 4], [5, 5]]), 1),
         ],
+        compare=tensors,
         praise="A filter that many classes need is counted once: that is the overlap.",
         mistakes=(
             Mistake(
@@ -209,6 +216,13 @@ _LOOKS = (
                 lambda right, k: right.argsort(dim=1)[:, :k].unique(),
                 "You ranked the classes for each filter: rank the filters (dimension 0) for each"
                 " class.",
+            ),
+            Mistake(
+                lambda right, k: (
+                    (right <= right.sort(dim=0).values[k - 1]).any(dim=1).nonzero().flatten()
+                ),
+                "Where several filters have the same count you took all of them: each class has k,"
+                " and of equal counts the lower index comes first.",
             ),
             Mistake(
                 _shared_by_all,

@@ -26,6 +26,11 @@ def in_place(answer: Answer) -> Answer:
     return wrong
 
 
+def single(answer: Answer) -> Answer:
+    """The answer in float32, as layers are that were made anew."""
+    return lambda *given: answer(*given).float()
+
+
 def cut_conv(conv: nn.Conv2d, outs: Tensor | None = None, ins: Tensor | None = None) -> nn.Conv2d:
     """A new convolution with the filters `outs` and the input channels `ins` only; None: all."""
     narrow = copy.deepcopy(conv)
@@ -94,7 +99,7 @@ def cut_norm(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
 
 def fresh_norm(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
     """A new batch norm."""
-    return nn.BatchNorm2d(len(kept)).to(norm.weight)
+    return nn.BatchNorm2d(len(kept))
 
 
 def norm_rest_fresh(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
@@ -241,43 +246,6 @@ def by_shortcut(block: Any, following: nn.Module, count: int) -> Any:
 def first_on_shortcut(block: Any, following: nn.Module, count: int) -> Any:
     """The shortcut keeps its first filters."""
     return _conv2(block, following, largest(block.conv2, count), torch.arange(count))
-
-
-def coupled_producers(projections: list[bool]) -> list[list[str]]:
-    """Which layers make the channels that are added: one list of names for each group."""
-    groups = [["before"]]
-    for number, projection in enumerate(projections):
-        if projection:
-            groups.append([f"{number}.conv2", f"{number}.shortcut"])
-        else:
-            groups[-1].append(f"{number}.conv2")
-    return groups
-
-
-def all_free(projections: list[bool]) -> list[list[str]]:
-    """Every block by itself."""
-    own = [
-        [f"{number}.conv2", *([f"{number}.shortcut"] if projection else [])]
-        for number, projection in enumerate(projections)
-    ]
-    return [["before"], *own]
-
-
-def projection_left_out(projections: list[bool]) -> list[list[str]]:
-    """Without the projections."""
-    groups = coupled_producers(projections)
-    return [[name for name in group if "shortcut" not in name] for group in groups]
-
-
-def all_tied(projections: list[bool]) -> list[list[str]]:
-    """Everything in one group."""
-    return [[name for group in coupled_producers(projections) for name in group]]
-
-
-def without_before(projections: list[bool]) -> list[list[str]]:
-    """Without what comes in."""
-    groups = coupled_producers(projections)
-    return [names for group in groups if (names := [name for name in group if name != "before"])]
 
 
 def prune_and_go_on(

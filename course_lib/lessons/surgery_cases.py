@@ -23,6 +23,7 @@ def convolutions() -> list[Case]:
         (_random(nn.Conv2d(3, 3, 1, bias=False)), torch.tensor([0, 1]), torch.tensor([1, 2])),
         (_random(nn.Conv2d(4, 4, 3, stride=2, padding=1)), None, torch.tensor([1, 3])),
         (_random(nn.Conv2d(4, 5, 3, padding=1)), torch.tensor([0, 3, 4]), torch.tensor([0, 2])),
+        (_random(nn.Conv2d(2, 3, 1).double()), torch.tensor([0, 2]), torch.tensor([1])),
     ]
 
 
@@ -33,6 +34,7 @@ def norms() -> list[Case]:
     return [
         (_random(nn.BatchNorm2d(3)), torch.tensor([0, 2])),
         (_random(special), torch.tensor([1, 2, 4])),
+        (_random(nn.BatchNorm2d(3).double()), torch.tensor([0, 2])),
     ]
 
 
@@ -61,7 +63,11 @@ def two_blocks_and_count() -> list[Case]:
 def values() -> list[Case]:
     """Values of a few images and the channels to keep."""
     small = torch.arange(1.0, 9).view(2, 4, 1, 1)
-    return [(small, torch.tensor([0, 1])), (_noise(2, 5, 3, 3), torch.tensor([1, 4]))]
+    return [
+        (small, torch.tensor([0, 1])),
+        (_noise(2, 5, 3, 3), torch.tensor([1, 4])),
+        (_noise(2, 3, 2, 2).double(), torch.tensor([0, 2])),
+    ]
 
 
 def network_and_keep() -> list[Case]:
@@ -88,6 +94,7 @@ def conv_parts(answer: Answer, case: Case) -> Any:
         "weight": conv.weight,
         "bias": "none" if conv.bias is None else conv.bias,
         **{name: getattr(conv, name) for name in names},
+        "type": _types(conv),
         "the old one is as it was": _same(case[0], before),
     }
 
@@ -101,6 +108,7 @@ def norm_parts(answer: Answer, case: Case) -> Any:
     names = ("weight", "bias", "running_mean", "running_var", "num_features")
     kept = ("eps", "momentum", "num_batches_tracked", "training")
     found = {name: getattr(norm, name) for name in (*names, *kept)}
+    found["type"] = _types(norm)
     return {**found, "the old one is as it was": _same(case[0], before)}
 
 
@@ -151,7 +159,11 @@ def zeroed(answer: Answer, case: Case) -> Any:
     result = answer(x, kept)
     if result is None:
         return None
-    return {"zeroed": result, "x is as it was": torch.equal(x, before)}
+    return {
+        "zeroed": result,
+        "type": str(getattr(result, "dtype", "no tensor")),
+        "x is as it was": torch.equal(x, before),
+    }
 
 
 def trained_on(answer: Answer, case: Case) -> Any:
@@ -189,6 +201,12 @@ def _computed(layers: nn.Module, block: BasicBlock) -> Any:
         return layers.eval()(x)
     except RuntimeError as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def _types(module: nn.Module) -> str:
+    """The types of a module's numbers, those that count batches aside."""
+    found = (tensor for tensor in module.state_dict().values() if tensor.is_floating_point())
+    return ", ".join(sorted({str(tensor.dtype) for tensor in found}))
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:
