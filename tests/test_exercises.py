@@ -157,7 +157,7 @@ def remove_constant(weight, bias, index, constant):
     bias += weight[:, index] * constant
     return weight[:, torch.arange(weight.shape[1]) != index], bias
 """
-CHANGES = "it changes a tensor that it is given"
+IN_PLACE = "it changes a tensor that it is given"
 SIGNALS = """
 def signal_norms(loss, outputs):
     return [NORM.item() for g in torch.autograd.grad(loss, outputs)]
@@ -241,7 +241,7 @@ WRONG = [
         "    stay = torch.arange(len(first)) != index\n    return first[stay], second[stay]",
         "a column: second[:, stay]",
     ),
-    ("01.7", CONSTANT_IN_PLACE, CHANGES),
+    ("01.7", CONSTANT_IN_PLACE, IN_PLACE),
     ("02.1", CONVOLVED, f"a list {NO_TENSOR}"),
     (
         "02.1",
@@ -253,8 +253,8 @@ WRONG = [
     ("02.2", FLAT + "    return (size + 2 * padding - kernel + 1) // stride", "You added the 1"),
     ("02.2", FLAT + "    return round((size + 2 * padding - kernel + 1) / stride)", "added the 1"),
     ("02.3", STANDARD, "ε belongs under the root"),
-    ("02.3", STANDARD_IN_PLACE, CHANGES),
-    ("02.4", BLOCK_IN_PLACE, CHANGES),
+    ("02.3", STANDARD_IN_PLACE, IN_PLACE),
+    ("02.4", BLOCK_IN_PLACE, IN_PLACE),
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
     ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),
@@ -287,9 +287,9 @@ WRONG = [
     (
         "07.4",
         SINGLE.replace("w.abs()", "w.abs_()") + MASKS,
-        "it changes a tensor that it is given",
+        IN_PLACE,
     ),
-    ("08.2", FOLDED_IN_PLACE, "it changes a tensor that it is given"),
+    ("08.2", FOLDED_IN_PLACE, IN_PLACE),
     ("08.4", CHANGES, f"It gives a list {NO_TENSOR}"),
     ("08.5", IN_8_BITS, "of type torch.float32, so each takes more than one byte"),
     ("08.5", IN_8_BITS + "[0].to(torch.int8), (scale / 127).tolist()", f"a list {NO_TENSOR}"),
@@ -433,10 +433,16 @@ WRONG_IN_THE_MIDDLE = [
         "05.7",
         "def relative(scores):\n    for score in scores.values():\n"
         "        score /= score.mean()\n    return scores",
-        "it changes a tensor that it is given",
+        IN_PLACE,
     ),
     ("05.8", FOLDED % ("", ""), "eps is missing"),
     ("05.8", FOLDED % ("", " + norm.eps"), "The numbers differ"),
+    (
+        "06.1",
+        "import math\n\ndef rounds_needed(fraction, share):\n"
+        "    return math.log(share, (1 - fraction) ** 2) // -1 * -1.0",
+        "a whole number is expected",
+    ),
     (
         "06.1",
         "def rounds_needed(fraction, share):\n    left, rounds = 1.0, 0\n"

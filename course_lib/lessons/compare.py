@@ -105,8 +105,8 @@ def whole(given: Any, expected: Any) -> str | None:
     """As `difference`, but no 36.0 for 36: the notebook goes on with it as a count."""
     if isinstance(given, float) or (isinstance(given, Tensor) and given.is_floating_point()):
         return (
-            f"It gives {shown(given)} where a whole number is expected: divide with //, which"
-            " rounds down, or take int() of it."
+            f"It gives {shown(given)} where a whole number is expected: divide with //, or"
+            " round as the exercise says and take int() of it."
         )
     return difference(given, expected)
 

@@ -23,9 +23,9 @@ Case = tuple[Any, ...]
 
 def _call(answer: Callable[..., Any], case: Case) -> Any:
     """The result. Raises ValueError if a given tensor was changed, which later cells would meet."""
-    before = [tensor.clone() for tensor in _tensors(case)]
+    given = [(tensor, tensor.clone()) for tensor in _tensors(case)]
     result = answer(*case)
-    for tensor, old in zip(_tensors(case), before, strict=True):
+    for tensor, old in given:
         if not torch.equal(tensor, old):
             raise ValueError(
                 "it changes a tensor that it is given: write a = a + b, which makes a new one, "

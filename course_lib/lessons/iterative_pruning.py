@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from course_lib.lessons import iterative_answers as answers
 from course_lib.lessons import iterative_cases as cases
+from course_lib.lessons.compare import whole
 from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.lessons.prediction import Question
 
@@ -31,6 +32,7 @@ EXERCISES = (
             ),
         ),
         "16 rounds of 5 % are what the laptop preset takes.",
+        compare=whole,
     ),
     Exercise(
         "06.2",
