@@ -110,9 +110,11 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
+        if image.mode == "F" or (image.mode == "I" and image.getextrema()[1] > 2**16 - 1):
+            raise ValueError("which of its numbers is white isn't known")
         if image.mode.startswith("I"):  # 16-bit grey: convert alone would clip all above 255
             image = image.convert("I").point(lambda grey: grey / 257 + 0.5).convert("L")
-        elif image.has_transparency_data:  # on white: what lies below it isn't meant to be seen
+        if image.has_transparency_data:  # on white: what lies below it isn't meant to be seen
             page = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(page, image.convert("RGBA"))
         return image.convert("RGB")

@@ -20,7 +20,7 @@ from torch import nn
 from torchvision import models
 
 from course_lib import measure
-from course_lib.images.decode import decode
+from course_lib.images.decode import UndecodableImage, decode
 from course_lib.pruning import find_groups, l1, prune, select
 
 SCRIPT = Path(__file__).resolve().parent.parent / "starter" / "prune_resnet.py"
@@ -226,6 +226,18 @@ def test_every_16_bit_grey_is_the_librarys(tmp_path: Path, starter: ModuleType) 
     np.testing.assert_array_equal(np.array(picture), decode(tmp_path / "ramp.tif", 256))
     # 9000 of 65535 is dark; clipped to 255 it would be white.
     assert picture.getpixel((9000 % 256, 9000 // 256)) == (35, 35, 35)
+
+
+@pytest.mark.parametrize("white", [np.int32(2**16), np.float32(1)])
+def test_numbers_of_unknown_range_are_refused_as_by_the_library(
+    tmp_path: Path, starter: ModuleType, white: np.generic
+) -> None:
+    path = tmp_path / "grey.tif"
+    Image.fromarray(np.full((8, 8), white)).save(path)
+    with pytest.raises(ValueError, match="grey.tif can't be read .*: take it out"):
+        starter.read_image(str(path))
+    with pytest.raises(UndecodableImage, match="unknown range"):
+        decode(path, 8)
 
 
 def test_what_was_reached_before_an_interruption_is_kept(
