@@ -234,7 +234,7 @@ def test_numbers_of_unknown_range_are_refused_as_by_the_library(
 ) -> None:
     path = tmp_path / "grey.tif"
     Image.fromarray(np.full((8, 8), white)).save(path)
-    with pytest.raises(ValueError, match="grey.tif can't be read .*: take it out"):
+    with pytest.raises(ValueError, match=r"grey.tif can't be read .*: take it out"):
         starter.read_image(str(path))
     with pytest.raises(UndecodableImage, match="unknown range"):
         decode(path, 8)
