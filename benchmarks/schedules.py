@@ -5,12 +5,12 @@
 Writes data/recorded_runs/schedules.json. Two data sets at a quarter of ResNet-18's width, the
 stand-in for a small folder of photographs that photographs.py describes, with the preset `photos`,
 and generated vehicles with the preset `laptop`; both at full width, too, the first with the
-schedule of `photos` alone, since it takes longest, the other without a teacher.
-Of each, three networks, which differ in their seed only, are trained as the preset says; every
-schedule takes the same networks to the same size, in the library's own loop, with as many batches
-of fine-tuning in all unless its name says how many. Seconds are those of all rounds. Validation
-between them; the test is beside it. A finished run isn't done again. Two hours and three
-quarters, with nothing else running.
+schedule of `photos` alone, since it takes longest, the other without a teacher. Of each, three
+networks, which differ in their seed only, are trained as the preset says; every schedule takes the
+same networks to the same size, in the library's own loop, with as many batches of fine-tuning in
+all unless its name says how many. Seconds are those of all rounds. Validation decides between them;
+the test is beside it. A finished run isn't done again. Two hours and three quarters, with nothing
+else running.
 """
 
 from __future__ import annotations
