@@ -231,19 +231,21 @@ def config_of(network: nn.Module) -> ResNetConfig:
 
 
 def _block_config(block: nn.Module) -> BlockConfig:
-    children = dict(block.named_children())
-    convolutions = [child for child in children.values() if isinstance(child, nn.Conv2d)]
-    shortcut = children.get("shortcut", children.get("downsample", nn.Identity()))
+    convolutions = [child for child in block.children() if isinstance(child, nn.Conv2d)]
+    shortcut = getattr(block, "shortcut", getattr(block, "downsample", None)) or nn.Identity()
     projection = ("none", "bare", "norm")[min(2, len(list(shortcut.children())))]
     widths = tuple(conv.out_channels for conv in convolutions)
     return BlockConfig(widths, max(conv.stride[0] for conv in convolutions), projection)
 
 
 def _layers(network: nn.Module) -> dict[str, str]:
-    """What decides, beside the weights, what a network computes: each layer in words."""
-    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear)
-    layers = {name: repr(m) for name, m in network.named_modules() if isinstance(m, kinds)}
-    return {name.replace("downsample", "shortcut"): layer for name, layer in layers.items()}
+    """Each layer in words, but for torchvision's ReLUs, functions in ours, and what stands idle."""
+    return {
+        name.replace("downsample", "shortcut"): repr(layer).replace("(1, 1)", "1")
+        for name, layer in network.named_modules()
+        if not list(layer.children())
+        and type(layer) is not (nn.ReLU if name.endswith("relu") else nn.Identity)
+    }
 
 
 def from_torchvision(network: torchvision.models.ResNet) -> ResNet:
@@ -273,8 +275,7 @@ def to_torchvision(network: ResNet) -> torchvision.models.ResNet:
 def _filled(network: Any, source: nn.Module, old: str, new: str) -> Any:
     """The network with weights, type, device and mode of `source`, which says `old` for `new`."""
     network.to(next(source.parameters()))
-    state = source.state_dict()
-    network.load_state_dict({name.replace(old, new): value for name, value in state.items()})
+    network.load_state_dict({name.replace(old, new): v for name, v in source.state_dict().items()})
     return network.train(source.training)
 
 

@@ -221,6 +221,7 @@ def widen_pooling(network: nn.Module) -> None:
     network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)  # but the max pooling stays
 
 
+MAX_POOL = nn.AdaptiveMaxPool2d(1)
 FOREIGN: list[tuple[str, Callable[[], nn.Module]]] = [
     ("ResNet with a linear fc", lambda: nn.Linear(2, 2)),
     ("ResNet with a linear fc", lambda: changed(lambda n: setattr(n, "fc", nn.Identity()))),
@@ -228,7 +229,12 @@ FOREIGN: list[tuple[str, Callable[[], nn.Module]]] = [
     ("layer2.0.conv1 is .*dilation", lambda: changed(dilate)),
     ("maxpool is MaxPool2d.*nothing", lambda: changed(widen_pooling)),
     ("maxpool is missing", lambda: changed(lambda n: setattr(n, "maxpool", nn.Identity()))),
-    ("bn1 is missing", lambda: changed(lambda n: setattr(n, "bn1", nn.GroupNorm(4, 64)))),
+    ("bn1 is GroupNorm", lambda: changed(lambda n: setattr(n, "bn1", nn.GroupNorm(4, 64)))),
+    ("bn1 is missing", lambda: changed(lambda n: setattr(n, "bn1", nn.Identity()))),
+    ("avgpool is AdaptiveMax", lambda: changed(lambda n: setattr(n, "avgpool", MAX_POOL))),
+    ("avgpool is missing", lambda: changed(lambda n: setattr(n, "avgpool", nn.Identity()))),
+    ("layer3.1.relu is SiLU", lambda: changed(lambda n: setattr(n.layer3[1], "relu", nn.SiLU()))),
+    ("relu is Identity", lambda: changed(lambda n: setattr(n, "relu", nn.Identity()))),
     ("bn1 is .*eps=0.001", lambda: changed(lambda n: setattr(n, "bn1", nn.BatchNorm2d(64, 1e-3)))),
     ("conv1 is ", lambda: changed(lambda n: setattr(n, "conv1", nn.Conv2d(3, 64, 7, 2, 3)))),
     ("fc is .*bias=False", lambda: changed(lambda n: setattr(n, "fc", nn.Linear(512, 5, False)))),
