@@ -233,9 +233,9 @@ def make_schedule(
     """
     for group in optimizer.param_groups:
         group.pop("initial_lr", None)  # a carried optimiser remembers its last cycle
-    if warm_up * batches == 1:  # PyTorch would divide by a rise of no length
-        warm_up *= 1 + 1e-9
     steps = max(2, batches)  # a cycle of one would be its end alone, and the rate there is nothing
+    if warm_up * steps == 1:  # PyTorch would divide by a rise of no length
+        warm_up *= 1 + 1e-9
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peak, total_steps=steps, pct_start=warm_up, cycle_momentum=False
     )

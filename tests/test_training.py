@@ -136,6 +136,15 @@ def test_one_cycle_is_training_with_an_optimiser_of_its_own():
     assert torch.equal(network[2].weight, by_hand[2].weight)
 
 
+@pytest.mark.parametrize(
+    ("batches", "warm_up"), [(0, 0.5), (1, 0.5), (2, 0.5), (4, 0.25), (5, 0.2)]
+)
+def test_a_rise_of_a_single_batch_is_no_division_by_zero(batches, warm_up):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    schedule = make_schedule(optimizer, 0.1, batches, warm_up)
+    assert 0 <= schedule.get_last_lr()[0] <= 0.1
+
+
 def test_distance_by_hand_and_its_gradient():
     """Two classes at temperature 2: log-odds 0 against the teacher's ln 9, halved to ln 3."""
     logits = torch.zeros(1, 2, requires_grad=True)
