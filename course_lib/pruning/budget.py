@@ -38,7 +38,8 @@ def prune_until(
         return whole
     if not fits(best[0]):
         raise PruningError(
-            "Not even the narrowest network is small enough: ask for less, or lower floor."
+            "Not even the narrowest network is small enough: ask for less, lower floor or "
+            "multiple, or, across the network, raise cap."
         )
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):
