@@ -7,12 +7,13 @@ import io
 import logging
 import statistics
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -114,20 +115,31 @@ def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dic
     """What one index of each group costs, from what each layer costs: the `cost` of `select`.
 
     `layers`: from `layer_macs` or `layer_milliseconds`. An index has its share of the layers that
-    make its channel and of those that read it. Of MACs this is exactly what removing it saves; of
-    milliseconds it is a share, since time goes down in steps.
+    make its channel, of those that read it and of depthwise ones in between. Of MACs this is
+    exactly what removing it saves; of milliseconds it is a share, since time goes down in steps.
     """
     return {
-        name: sum(layers[layer] for layer in [*group.producers, *(r for r, _ in group.readers)])
-        / group.size
+        name: sum(map(layers.__getitem__, _layers_of(group))) / group.size
         for name, group in groups.items()
     }
 
 
+def layers_of(group: Group) -> list[str]:
+    """The layers with weights that narrow when an index of the group goes."""
+    return [*group.producers, *group.depthwise, *(name for name, _ in group.readers)]
+
+
 def fold(network: nn.Module) -> nn.Module:
-    """A copy for inference, its batch norms folded into the convolutions by PyTorch's own pass."""
+    """A copy for inference, its batch norms folded into the convolutions by PyTorch's own pass.
+
+    A network that calls one of its layers twice is copied as it is: each call may have a batch norm
+    of its own, and the pass would fold the first into both.
+    """
     device = next(network.parameters()).device
-    folded = fuse(copy.deepcopy(network).eval(), inplace=True)
+    folded: Any = fx.symbolic_trace(copy.deepcopy(network).eval())
+    calls = Counter(str(node.target) for node in folded.graph.nodes if node.op == "call_module")
+    if all(n == 1 or not _has_filters(folded.get_submodule(name)) for name, n in calls.items()):
+        folded = fuse(folded, inplace=True, no_trace=True)
     return folded if device.type == "mps" else folded.to(memory_format=torch.channels_last)
 
 

@@ -58,6 +58,11 @@ class Gated(nn.Module):
         return x * gate if self.times else torch.add(gate, x, alpha=2)
 
 
+def depthwise(width: int, bias: bool) -> nn.Module:
+    """One filter per channel, which reads and makes that channel alone; see MobileNet."""
+    return nn.Conv2d(width, width, 3, padding=1, groups=width, bias=bias)
+
+
 class Odd(nn.Module):
     """Something that channels don't pass one by one; `kind` says what."""
 
@@ -67,7 +72,8 @@ class Odd(nn.Module):
         super().__init__()
         self.kind = kind
         self.conv = nn.Conv2d(width, width, 1)
-        self.again = nn.Conv2d(width, width, 1, groups=width if kind == "grouped" else 1)
+        halves = kind == "grouped" and width in (4, 6)
+        self.again = nn.Conv2d(width, width, 1, groups=2 if halves else 1)
         self.norm = nn.GroupNorm(1, width)
         self.own = nn.Parameter(torch.ones(1, width, 1, 1))
         if kind == "tied":
@@ -172,6 +178,8 @@ def chains(draw: st.DrawFn, size: int, odd: bool = False) -> nn.Module:
         width = width_out
         if draw(st.booleans()):
             layers.append(Plus(nn.Sequential(*draw(conv_layers(width, width)))))
+        if draw(st.booleans()):
+            layers.append(depthwise(width, bias=draw(st.booleans())))
         if draw(st.booleans()):
             layers.append(Gated(width, draw(WIDTHS), times=draw(st.booleans())))
         if odd and draw(st.booleans()):

@@ -190,7 +190,9 @@ class Net(nn.Module):
     def __init__(self, body: Callable[[Net, Tensor], object]) -> None:
         super().__init__()
         self.conv, self.next = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.doubled = nn.Conv2d(4, 8, 3, padding=1, groups=4)
+        self.late = nn.BatchNorm1d(64)
+        self.flatly = nn.Conv1d(2, 2, 1, groups=2)
         self.grouped, self.up = nn.Conv2d(4, 4, 1, groups=2), nn.ConvTranspose2d(4, 4, 1)
         self.layernorm, self.groupnorm = nn.LayerNorm(4), nn.GroupNorm(2, 4)
         self.instancenorm, self.prelu = nn.InstanceNorm2d(4), nn.PReLU(4)
@@ -208,7 +210,8 @@ class Net(nn.Module):
 # Every body works on images [2, 3, 4, 4], and is named after what must stand in the message.
 REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("grouped, a grouped Conv2d", lambda n, x: n.next(n.grouped(n.conv(x)))),
-    ("depthwise, a grouped Conv2d", lambda n, x: n.next(n.depthwise(n.conv(x)))),
+    ("doubled, a grouped Conv2d", lambda n, x: n.doubled(n.conv(x))),
+    ("flatly, a grouped Conv1d", lambda n, x: n.flatly(n.conv(x).flatten(1).relu())),
     ("up, a ConvTranspose2d", lambda n, x: n.next(n.up(n.conv(x)))),
     ("layernorm, a LayerNorm", lambda n, x: n.next(n.layernorm(n.conv(x)))),
     ("groupnorm, a GroupNorm", lambda n, x: n.next(n.groupnorm(n.conv(x)))),
@@ -241,6 +244,7 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("control flow", lambda n, x: n.next(n.conv(x)) if x.sum() > 0 else n.conv(x)),
     ("fc fails", lambda n, x: n.fc(n.conv(x).flatten(1))),
     ("wide fails", lambda n, x: n.next(n.wide(n.conv(x)))),
+    ("behind a flatten", lambda n, x: n.late(n.conv(x).flatten(1))),
     ("norm fails", lambda n, x: n.fc(n.norm(n.pool(n.conv(x)).flatten(1)))),
 ]
 
@@ -290,6 +294,81 @@ BOUND: list[tuple[str, Callable[[], nn.Module]]] = [
 def test_weights_that_are_not_one_layers_own_are_refused(says: str, make: Callable) -> None:
     with pytest.raises(PruningError, match=says):
         find_groups(make(), IMAGE)
+
+
+def hooked(register: str) -> Callable[[nn.Module], object]:
+    return lambda layer: getattr(layer, register)(lambda *given: None)
+
+
+@pytest.mark.parametrize(
+    ("says", "change"),
+    [
+        ("1 has a hook, .* take it off", hooked("register_forward_hook")),
+        ("1 has a hook, .* take it off", hooked("register_forward_pre_hook")),
+        ("1 has a forward of its own", lambda layer: setattr(layer, "forward", torch.abs)),
+    ],
+)
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)])
+@pytest.mark.parametrize("strict", [True, False])
+def test_layers_that_may_compute_something_else_are_refused(says, change, layer, strict) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), copy.deepcopy(layer), nn.Conv2d(4, 2, 1))
+    find_groups(network, IMAGE, strict=strict)
+    change(network[1])
+    with pytest.raises(PruningError, match=says):
+        find_groups(network, IMAGE, strict=strict)
+
+
+class Helped(nn.Module):
+    """With an auxiliary head, which training alone asks, and a layer that nothing asks."""
+
+    def __init__(self, helped: bool) -> None:
+        super().__init__()
+        self.conv, self.fc, self.unused = nn.Conv2d(3, 4, 1), nn.Linear(4, 2), nn.Linear(4, 2)
+        self.helper = nn.Linear(4, 2) if helped else None
+
+    def forward(self, x: Tensor) -> object:
+        y = self.conv(x).mean((2, 3))
+        asked = self.training and self.helper is not None
+        return (self.fc(y), self.helper(y)) if asked else self.fc(y)
+
+
+def test_layers_that_training_alone_calls_are_refused() -> None:
+    assert list(find_groups(Helped(False), IMAGE)) == ["conv"]
+    with pytest.raises(PruningError, match="helper is called in training only"):
+        find_groups(Helped(True), IMAGE)
+    assert list(find_groups(Helped(True), IMAGE, strict=False)) == ["conv"]
+
+
+class Keeping(nn.Module):
+    """Keeps a value that it computes, and makes a tensor on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = self.conv(x).relu()
+        return self.fc((self.kept + torch.ones(1)).mean((2, 3)))
+
+
+def test_nothing_is_left_behind_in_the_network(tmp_path) -> None:
+    network = Keeping()
+    before = {name: dict(vars(module)) for name, module in network.named_modules()}
+    with pytest.raises(PruningError, match="_tensor_constant"):
+        find_groups(network, IMAGE)
+    assert list(find_groups(network, IMAGE, strict=False)) == []
+    assert {name: dict(vars(module)) for name, module in network.named_modules()} == before
+    torch.save(network, tmp_path / "whole.pt")
+
+    masked = chain(torch_prune.l1_unstructured(nn.Conv2d(3, 4, 1), "weight", 0.5))
+    find_groups(masked, IMAGE, strict=False)
+    assert masked[0].weight.device.type == "cpu" and (masked[0].weight == 0).sum() == 6
+
+
+def test_a_scripted_network_gets_a_sentence() -> None:
+    with pytest.raises(PruningError, match="can't be traced"):
+        find_groups(torch.jit.script(chain(nn.Conv2d(3, 4, 1))), IMAGE)
 
 
 def test_an_image_without_its_batch_is_refused() -> None:
@@ -377,13 +456,37 @@ def test_weights_that_are_not_one_layers_own_keep_their_size(says: str, make: Ca
     assert list(groups) == ["0"]
 
 
-# Grouped and depthwise convolutions, concatenations, channel shuffles, attention and layer norm.
+@pytest.mark.parametrize(
+    ("name", "count", "depthwise"),
+    [
+        ("mobilenet_v2", 25, 17),
+        ("mobilenet_v3_small", 27, 11),
+        ("mnasnet0_5", 25, 17),
+        ("efficientnet_b0", 40, 16),
+    ],
+)
+def test_torchvisions_networks_of_depthwise_convolutions(name, count, depthwise) -> None:
+    """All of each: one group per convolution that isn't depthwise, less those tied by sums and, of
+    squeeze-and-excitation, by products.
+    """
+    network = on_meta(getattr(torchvision.models, name))
+    groups = find_groups(network, torch.zeros(1, 3, 224, 224))
+    assert len(groups) == count
+    layers = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    apart = [n for n in layers if getattr(network.get_submodule(n), "groups", 1) > 1]
+    assert sorted(n for group in groups.values() for n in group.depthwise) == sorted(apart)
+    assert len(apart) == depthwise
+    rest = set(layers) - set(apart)
+    assert {n for group in groups.values() for n in group.producers} == rest - {layers[-1]}
+    assert {n for group in groups.values() for n, _ in group.readers} == rest - {layers[0]}
+
+
+# Grouped convolutions, concatenations, channel shuffles, attention and layer norm.
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        *(("resnext50_32x4d", 5), ("mobilenet_v2", 8), ("densenet121", 58), ("googlenet", 21)),
-        *(("shufflenet_v2_x0_5", 1), ("efficientnet_b0", 19), ("convnext_tiny", 0)),
-        ("vit_b_16", 0),
+        *(("resnext50_32x4d", 5), ("densenet121", 58), ("googlenet", 21)),
+        *(("shufflenet_v2_x0_5", 18), ("convnext_tiny", 0), ("vit_b_16", 0)),
     ],
 )
 def test_torchvisions_other_networks(name: str, count: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 from networks import randomise
-from torch import nn
+from torch import Tensor, nn
 
 from course_lib.measure import (
     activation_bytes,
@@ -119,6 +119,23 @@ def test_folding_keeps_the_function(name: str) -> None:
     expected = network.eval()(images)
     error = (folded(images) - expected).abs().max() / expected.abs().max()
     assert error < 1e-5
+
+
+class Shared(nn.Module):
+    """One convolution for two values, each with a batch norm of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 3, 3), nn.Linear(3, 2)
+        self.norm, self.other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc((self.norm(self.conv(x)) + self.other(self.conv(x * x))).mean((2, 3)))
+
+
+def test_a_convolution_that_is_called_twice_is_not_folded() -> None:
+    network, images = randomise(Shared(), 0).eval(), torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(fold(network)(images), network(images))
 
 
 def test_a_heavier_network_is_slower() -> None:

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from networks import Case, Plus, cases, plans, randomise
 from torch import Tensor, nn
 
-from course_lib.pruning import Group, PruningError, carry_optimizer, find_groups, masked, prune
+from course_lib.pruning import (
+    CRITERIA,
+    Group,
+    PruningError,
+    carry_optimizer,
+    find_groups,
+    masked,
+    prune,
+)
 from course_lib.resnet import BlockConfig, ResNet, ResNetConfig, config_of
 
 Groups = dict[str, Group]
@@ -34,7 +42,7 @@ def kept_part(name: str, tensor: Tensor, groups: Groups, keep: Keep) -> Tensor:
     layer = name.rpartition(".")[0]
     for group_name, kept in keep.items():
         group = groups[group_name]
-        if layer in (*group.producers, *group.norms) and tensor.dim() > 0:
+        if layer in (*group.producers, *group.norms, *group.depthwise) and tensor.dim() > 0:
             tensor = torch.stack([tensor[index] for index in kept.tolist()])
         columns = dict(group.readers).get(layer)
         if columns is not None and name.endswith("weight"):
@@ -48,6 +56,28 @@ def assert_shared_state(narrow: nn.Module, wide: nn.Module, groups: Groups, keep
     state = narrow.state_dict()
     for name, tensor in wide.state_dict().items():
         assert_close(state[name].double(), kept_part(name, tensor, groups, keep).double(), name)
+
+
+def test_readers_may_be_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(input=self.two(input=self.one(x)).mean((2, 3)))
+
+    network, images = Named().double(), torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    groups = find_groups(network, images)
+    keep = {name: torch.tensor([0, 3]) for name in groups}
+    with masked(network, groups, keep):
+        wide = network(images)
+    assert_close(prune(network, groups, keep)(images), wide)
+    batches = [(images, torch.tensor([0, 1, 1, 0]))]
+    for name, criterion in CRITERIA.items():
+        if name != "bn_scale":
+            scores = criterion(network, groups, batches, generator=torch.Generator())
+            assert {key: len(value) for key, value in scores.items()} == {"one": 4, "two": 4}, name
 
 
 def check_forward(

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from .groups import ADDITIONS, CONVOLUTIONS, NORMS, Group, PruningError
+from .groups import Group, PruningError
+from .layers import ADDITIONS, CONVOLUTIONS, NORMS, is_depthwise
 from .matrices import Matrix, as_matrix, convolve
 from .tracing import graph_of
 
@@ -257,7 +258,8 @@ class Differences:
         return total
 
     def _is_linear(self, node: fx.Node) -> bool:
-        return isinstance(self.module.get(node), (*CONVOLUTIONS, nn.Linear))
+        layer = self.module.get(node)
+        return isinstance(layer, (*CONVOLUTIONS, nn.Linear)) and not is_depthwise(layer)
 
     def _is_relu(self, node: fx.Node) -> bool:
         return type(self.module.get(node)) is nn.ReLU or node.target in RELUS

@@ -1,22 +1,32 @@
 """Which filters must go together, and which layers read them.
 
 A network is traced once (`tracing.py`). Every value that flows through it has a *channel space*: a
-convolution reads the space of its input and opens a new one; batch norm, activations and pooling
-stay inside theirs; a sum or a product ties two spaces into one. What is left at the end, space by
-space, are the groups.
+convolution reads the space of its input and opens a new one; depthwise convolutions, batch norm,
+activations and pooling stay inside theirs; a sum or a product ties two spaces into one. What is
+left at the end, space by space, are the groups.
 """
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .tracing import NORMS, PruningError, fits, name_of, traced
+from .layers import (
+    ADDITIONS,
+    CONVOLUTIONS,
+    FLATTENS,
+    MEANS,
+    NORMS,
+    PER_CHANNEL_FUNCTIONS,
+    PER_CHANNEL_MODULES,
+    PER_CHANNEL_NAMES,
+    PRODUCTS,
+    is_depthwise,
+)
+from .plain import NOT_STRICT, bound_weights, require_called, require_plain
+from .tracing import PruningError, fits, name_of, traced
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class Group:
     `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th
     filter makes channel i. `norms`: the batch norms on those channels. `readers`: (layer, columns),
     the layers with weights that read them, and how many consecutive input columns of that layer
-    belong to each channel (1, or H·W after a flatten).
+    belong to each channel (1, or H·W after a flatten). `depthwise`: the convolutions in between
+    with one filter per channel, which reads and makes that channel alone.
     """
 
     name: str
@@ -34,36 +45,13 @@ class Group:
     producers: tuple[str, ...]
     norms: tuple[str, ...]
     readers: tuple[tuple[str, int], ...]
+    depthwise: tuple[str, ...] = ()
 
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Layers that treat every channel by itself: removing one leaves the others as they were.
-PER_CHANNEL_MODULES = (
-    *(nn.Identity, nn.Dropout, nn.Dropout2d),
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-)
-PER_CHANNEL_FUNCTIONS = {
-    *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.leaky_relu, F.elu),
-    *(F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardtanh, F.hardswish, F.hardsigmoid),
-    *(F.softplus, F.dropout, F.dropout2d),
-    *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
-    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
-    *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
-}
-# Of two values, channel by channel: a shortcut adds, squeeze-and-excitation multiplies.
-ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
-MEANS = {torch.mean, "mean"}
-FLATTENS = {torch.flatten, "flatten"}
 KNOWN = (
-    "convolution, batch norm, elementwise activation, pooling, flatten, linear layer, addition and "
-    "multiplication"
+    "convolution (depthwise too), batch norm, elementwise activation, pooling, flatten, linear "
+    "layer, addition and multiplication"
 )
-NOT_STRICT = " To prune the rest, give find_groups strict=False."
 
 
 @dataclass
@@ -74,6 +62,7 @@ class _Space:
     producers: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
+    depthwise: list[str] = field(default_factory=list)
     fixed: bool = False  # nothing may be removed: the network's input or output, say
     merged: _Space | None = None
 
@@ -84,7 +73,7 @@ class _Space:
         mine, theirs = self.root(), other.root()
         if mine is theirs:
             return
-        for name in ("producers", "norms", "readers"):
+        for name in ("producers", "norms", "readers", "depthwise"):
             getattr(mine, name).extend(getattr(theirs, name))
         mine.fixed |= theirs.fixed
         theirs.merged = mine
@@ -104,16 +93,20 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
 
     `example`: one batch of the shape the network takes (its values don't matter; nothing is
     computed with them). Of `forward`'s arguments it is the first, the others keep their defaults.
-    Each group is named after its first producer. Filters that make the
-    network's output are in no group.
-    Raises PruningError, naming the layer, for anything but convolution, batch norm, elementwise
-    activation, pooling, flatten, linear layer, addition and multiplication, and for weights used
-    twice. Without `strict`, what such a thing reads or makes is in no group either, and the rest
-    can be pruned; what `torch.fx` can't trace is refused all the same.
+    Each group is named after its first producer. Filters that make the network's output are in no
+    group.
+    Raises PruningError, naming the layer, for anything but convolution (depthwise too), batch norm,
+    elementwise activation, pooling, flatten, linear layer, addition and multiplication, for weights
+    used twice, and for layers that only training calls. Without `strict`, what such a thing reads
+    or makes is in no group either, and the rest can be pruned; but a layer that only training calls
+    is then not seen and may no longer fit. Refused all the same: what `torch.fx` can't trace, and
+    layers with a hook or a `forward` of their own.
+    Numbers that `forward` reads off a layer, such as `conv.out_channels`, change with the surgery.
     """
-    bound = _bound_weights(network)
+    bound = bound_weights(network)
     if strict and bound:
         raise PruningError(f"{next(iter(bound.values()))}{NOT_STRICT}")
+    require_plain(network, bound)
     graph = traced(network, example)
     for node in graph.nodes:
         if node.op == "get_attr":  # read past its layer, which must keep its shape
@@ -121,6 +114,8 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
     walk = _Walk(dict(network.named_modules()), bound, strict)
     for node in graph.nodes:
         walk.visit(node)
+    if strict:
+        require_called(network, walk.calls)
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
     groups = {}
     for space in walk.spaces:
@@ -133,34 +128,9 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
                 producers,
                 tuple(sorted(space.norms, key=order.__getitem__)),
                 tuple(sorted(space.readers, key=lambda reader: walk.calls[reader[0]])),
+                tuple(sorted(space.depthwise, key=walk.calls.__getitem__)),
             )
     return dict(sorted(groups.items(), key=lambda item: walk.calls[item[0]]))
-
-
-def _bound_weights(network: nn.Module) -> dict[str, str]:
-    """Layers whose weights can't be sliced, and why: other layers share them, or they are computed
-    from other tensors.
-    """
-    found: dict[str, str] = {}
-    seen: dict[int, str] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        first = seen.setdefault(id(parameter), name)
-        if first != name:
-            why = (
-                f"{name} and {first} are the same weights: "
-                "filters shared by two layers can't be pruned."
-            )
-            for tensor in (first, name):
-                found.setdefault(tensor.rpartition(".")[0], why)
-    for name, module in network.named_modules():
-        kinds = (*CONVOLUTIONS, *NORMS, nn.Linear)
-        computed = {"weight", "bias"} - module._parameters.keys()
-        if isinstance(module, kinds) and computed:
-            found[name] = (
-                f"{name} computes its {min(computed)} from other tensors (weight norm, a mask): "
-                "make it a plain parameter."
-            )
-    return found
 
 
 class _Walk:
@@ -228,18 +198,23 @@ class _Walk:
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
+        if is_depthwise(module) and source.columns == 1 and fitting:
+            source.space.root().depthwise.append(name)
+            return _Value(source.space, 1, _shape(node))
         convolves = type(module) in CONVOLUTIONS and module.groups == 1 and fitting
         if convolves or (type(module) is nn.Linear and len(source.shape) == 2):
             source.space.root().readers.append((name, source.columns))
             made = self._opened(node, name)
             self.along[name].append(made.space)
             return made
+        if type(module) in NORMS:
+            raise _refusal(node, f"{name}, a batch norm behind a flatten of several positions,")
         grouped = getattr(module, "groups", 1) != 1
         kind = f"grouped {type(module).__name__}" if grouped else type(module).__name__
         raise _refusal(node, f"{name}, a {kind} on a value of shape {source.shape},")
 
     def _function(self, node: fx.Node) -> _Value:
-        if node.target in PER_CHANNEL_FUNCTIONS:
+        if node.target in PER_CHANNEL_FUNCTIONS or name_of(node) in PER_CHANNEL_NAMES:
             source = self._source(node)
             if fits(name_of(node), source.shape):
                 return _Value(source.space, source.columns, _shape(node))

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +64,9 @@ def kept_slices(
     slices: dict[str, dict[int, Tensor]] = {}
     for name, kept in keep.items():
         group = groups[name]
-        for producer in group.producers:
-            slices.setdefault(f"{producer}.weight", {})[0] = kept
-            slices.setdefault(f"{producer}.bias", {})[0] = kept
+        for layer in (*group.producers, *group.depthwise):
+            slices.setdefault(f"{layer}.weight", {})[0] = kept
+            slices.setdefault(f"{layer}.bias", {})[0] = kept
         for norm in group.norms:
             for tensor in NORM_TENSORS:
                 slices.setdefault(f"{norm}.{tensor}", {})[0] = kept
@@ -133,9 +134,12 @@ def _set_widths(network: nn.Module, group: Group) -> None:
             layer.out_features, layer.in_features = width_out, width_in
         else:
             layer.out_channels, layer.in_channels = width_out, width_in  # type: ignore[assignment]
-    producer = network.get_submodule(group.producers[0])
+    width: Any = len(network.get_submodule(group.producers[0]).weight)  # type: ignore[arg-type]
     for name in group.norms:
-        network.get_submodule(name).num_features = producer.weight.shape[0]  # type: ignore
+        network.get_submodule(name).num_features = width
+    for name in group.depthwise:
+        layer = network.get_submodule(name)
+        layer.in_channels = layer.out_channels = layer.groups = width
 
 
 @contextmanager
@@ -155,7 +159,7 @@ def masked(
                 gone = torch.ones(groups[name].size * columns, dtype=torch.bool)
                 gone[columns_of(kept.cpu(), columns)] = False
                 layer = network.get_submodule(reader)
-                handles.append(layer.register_forward_pre_hook(_Zero(gone)))
+                handles.append(layer.register_forward_pre_hook(_Zero(gone), with_kwargs=True))
         yield network
     finally:
         for handle in handles:
@@ -168,9 +172,12 @@ class _Zero:
 
     gone: Tensor
 
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        (x,) = inputs
-        return (x.masked_fill(self.gone.to(x.device).view(1, -1, *[1] * (x.dim() - 2)), 0),)
+    def __call__(
+        self, _: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor], dict[str, Tensor]]:
+        (x,) = (*inputs, *named.values())
+        mask = self.gone.to(x.device).view(1, -1, *[1] * (x.dim() - 2))
+        return (x.masked_fill(mask, 0),), {}
 
 
 def carry_optimizer(
@@ -185,7 +192,8 @@ def carry_optimizer(
     Momentum and other state of a parameter's shape is sliced along every dimension that was pruned.
     An optimiser that still held the old parameters would go on training weights that no network
     uses. Bring `narrow` to its device and memory format first. A learning-rate schedule still
-    drives the old optimiser: make a new one.
+    drives the old optimiser: make a new one, after setting `lr` of each of `param_groups` and
+    taking out `initial_lr`, where the old one began.
     Raises PruningError for a parameter that isn't the network's, and for state of another shape
     than its parameter's (Adafactor's, for one).
     """

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+from .layers import NORMS
+
 SAME_SHAPE = {nn.Identity, nn.ReLU, torch.relu, F.relu}  # and batch norms
 
 
@@ -38,6 +39,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def untouched(network: nn.Module) -> Iterator[None]:
+    """Then every module has the attributes it had: what `forward` keeps, tensors that torch.fx puts
+    there, modes.
+    """
+    before = [(module, dict(vars(module))) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+
+
 def traced(network: nn.Module, example: Tensor) -> fx.Graph:
     """The graph of a network in evaluation mode; `meta["shape"]` of a node is the shape of its
     value, None if that isn't one tensor. The network is left as it was.
@@ -45,8 +60,8 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
     Raises PruningError where it can't be traced, or run on an input of the example's shape.
     """
     try:
-        with evaluating(network), torch.no_grad():
-            graph = graph_of(network)
+        with untouched(network), torch.no_grad():
+            graph = graph_of(network.eval())
             _Shapes(network, graph=graph).run(example.to("meta"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -55,6 +70,16 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
             f"{tuple(example.shape)}: {reason}"
         ) from error
     return graph
+
+
+def called_in_training(network: nn.Module) -> set[str]:
+    """The layers, by name, that `forward` calls in training; all, where that can't be told."""
+    with untouched(network):
+        try:
+            nodes = graph_of(network.train()).nodes
+        except Exception:  # control flow that depends on the data, say
+            return {name for name, _ in network.named_modules()}
+        return {str(node.target) for node in nodes if node.op == "call_module"}
 
 
 def graph_of(network: nn.Module) -> fx.Graph:

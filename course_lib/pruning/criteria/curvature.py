@@ -45,6 +45,8 @@ def obd(
     the same on every device.
     Raises PruningError without images.
     """
+    if not groups:
+        return {}
     weights = weights_of(network, groups)
     sums = {name: torch.zeros(len(weight), dtype=torch.float64) for name, weight in weights.items()}
     count = 0
@@ -95,6 +97,8 @@ def obd_exact(
     One backward pass per weight and batch: for networks of 20,000 weights at most.
     Raises PruningError for larger ones, and without images.
     """
+    if not groups:
+        return {}
     weights = weights_of(network, groups)
     total = sum(weight.numel() for weight in weights.values())
     if total > LARGEST_EXACT:

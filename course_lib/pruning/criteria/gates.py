@@ -32,7 +32,7 @@ def reading(network: nn.Module, groups: Mapping[str, Group], look: Look) -> Iter
             for reader, columns in group.readers:
                 layer = network.get_submodule(reader)
                 hook = partial(_hook, partial(look, name, columns))
-                handles.append(layer.register_forward_pre_hook(hook))
+                handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         yield
     finally:
         for handle in handles:
@@ -40,10 +40,14 @@ def reading(network: nn.Module, groups: Mapping[str, Group], look: Look) -> Iter
 
 
 def _hook(
-    look: Callable[[Tensor], Tensor | None], _: nn.Module, inputs: tuple[Tensor]
-) -> tuple[Tensor] | None:
-    seen = look(inputs[0])
-    return None if seen is None else (seen,)
+    look: Callable[[Tensor], Tensor | None],
+    _: nn.Module,
+    inputs: tuple[Tensor, ...],
+    named: dict[str, Tensor],
+) -> tuple[tuple[Tensor], dict[str, Tensor]] | None:
+    (x,) = (*inputs, *named.values())
+    seen = look(x)
+    return None if seen is None else ((seen,), {})
 
 
 def images_of(
@@ -83,6 +87,8 @@ def mean_over_gates(
     serves all readers of the index, so what they contribute adds up. The loss is the cross-entropy
     of one image.
     """
+    if not groups:
+        return {}
     sums = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in groups.items()}
     gates: dict[str, Tensor] = {}
     count = 0

@@ -1,0 +1,43 @@
+"""Which layers and operations the walk through a network knows, by what they do with channels."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Layers that treat every channel by itself: removing one leaves the others as they were.
+PER_CHANNEL_MODULES = (
+    *(nn.Identity, nn.Dropout, nn.Dropout2d),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+PER_CHANNEL_FUNCTIONS = {
+    *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.leaky_relu, F.elu),
+    *(F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardtanh, F.hardswish, F.hardsigmoid),
+    *(F.softplus, F.dropout, F.dropout2d),
+    *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
+    *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
+}
+PER_CHANNEL_NAMES = {"stochastic_depth"}  # torchvision's, which isn't needed here otherwise
+# Of two values, channel by channel: a shortcut adds, squeeze-and-excitation multiplies.
+ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+MEANS = {torch.mean, "mean"}
+FLATTENS = {torch.flatten, "flatten"}
+WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)  # what can be made narrower
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether it is a convolution with one filter per channel, as MobileNet's are."""
+    if not isinstance(layer, CONVOLUTIONS):
+        return False
+    return 1 < layer.groups == layer.in_channels == layer.out_channels
