@@ -124,7 +124,7 @@ def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dic
     }
 
 
-def layers_of(group: Group) -> list[str]:
+def _layers_of(group: Group) -> list[str]:
     """The layers with weights that narrow when an index of the group goes."""
     return [*group.producers, *group.depthwise, *(name for name, _ in group.readers)]
 
