@@ -110,7 +110,8 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-        if image.mode == "F" or (image.mode == "I" and image.getextrema()[1] > 2**16 - 1):
+        brightest = image.getextrema()[1] if image.mode == "I" else 0
+        if image.mode == "F" or brightest > 2**16 - 1:  # type: ignore[operator]
             raise ValueError("which of its numbers is white isn't known")
         if image.mode.startswith("I"):  # 16-bit grey: convert alone would clip all above 255
             image = image.convert("I").point(lambda grey: grey / 257 + 0.5).convert("L")
