@@ -100,7 +100,7 @@ def laptop_table() -> str:
 
 SPEED_WORDS = (
     "Images per second: the pruned network's over the full one's, 64 images at a time with batch "
-    "norm folded, median and range within alternating passes."
+    "norm folded; the ratio of the medians, and the range of the ratios within alternating passes."
 )
 
 

@@ -116,7 +116,8 @@ def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dic
 
     `layers`: from `layer_macs` or `layer_milliseconds`. An index has its share of the layers that
     make its channel, of those that read it and of depthwise ones in between. Of MACs this is
-    exactly what removing it saves; of milliseconds it is a share, since time goes down in steps.
+    exactly what removing it saves, unless one layer does both; of milliseconds it is a share, since
+    time goes down in steps.
     """
     return {
         name: sum(map(layers.__getitem__, _layers_of(group))) / group.size
