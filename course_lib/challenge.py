@@ -13,6 +13,7 @@ import io
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -94,12 +95,19 @@ def score_files(
     if not 1 <= images <= MOST_IMAGES:
         raise CourseError(f"--images can't be {images}: it must be from 1 to {MOST_IMAGES:,}.")
     files = [file for path in files for file in files_in(path)]
-    names = names_of(files, name)
+    if name is not None:
+        name = entrant(name)
+        if len(files) > 1:
+            raise CourseError("--name names one entry: give one file with it.")
     seed_of(secret)  # refuses a short one before files are read
-    submissions, refused = {}, []
-    for entrant, path in zip(names, files, strict=True):
+    submissions: dict[str, Submission] = {}
+    refused = []
+    for path in files:
         try:
-            submissions[entrant] = read_submission(path)
+            called = name or entrant(path.stem)
+            if called in submissions:
+                raise CourseError(f"Two files would be entered as {called}: rename {path}.")
+            submissions[called] = read_submission(path)
         except CourseError as error:
             refused.append(str(error))
     if not submissions:
@@ -180,28 +188,26 @@ def count_right(submission: Submission, split: Split) -> int:
 
 def files_in(path: Path) -> list[Path]:
     """The file itself, or the .pt files of a folder. Raises CourseError if it has none."""
-    files = sorted(path.glob("*.pt")) if path.is_dir() else [path]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if path.is_dir():  # a Mac's archive has a ._anna.pt beside anna.pt
+        files = [file for file in files if file.suffix.lower() == ".pt" and file.name[0] != "."]
     if not files:
         raise CourseError(f"{path} holds no .pt file: name a folder of networks, or a file.")
     return files
 
 
-def names_of(files: Sequence[Path], name: str | None) -> list[str]:
-    """What the entries are called. Raises CourseError for a name that can't stand on a board."""
-    if name is not None and len(files) > 1:
-        raise CourseError("--name names one entry: give one file with it.")
-    names = [path.stem for path in files] if name is None else [name]
-    for found in names:
-        # A spreadsheet takes what begins with = + - @ for a formula.
-        plain = found.replace(" ", "a").replace("-", "a").replace("_", "a").replace(".", "a")
-        if not (found[:1].isalnum() and plain.isalnum() and len(found) <= NAME_LETTERS):
-            raise CourseError(
-                f"{found!r} can't be a name on the board: use at most {NAME_LETTERS} letters, "
-                "digits, blanks, dots and dashes, with --name or as the file's name."
-            )
-        if names.count(found) > 1:
-            raise CourseError(f"Two files would be entered as {found}: rename one.")
-    return names
+def entrant(name: str) -> str:
+    """What an entry is called. Raises CourseError for a name that can't stand on a board."""
+    name = unicodedata.normalize("NFC", name)  # a Mac writes ü as two
+    # A spreadsheet takes what begins with = + - @ for a formula.
+    kinds = [unicodedata.category(letter)[0] for letter in name if letter not in " -_."]
+    plain = name[:1].isalnum() and set(kinds) <= {"L", "M", "N"}  # letters, their marks, numbers
+    if not (plain and len(name) <= NAME_LETTERS):
+        raise CourseError(
+            f"{name!r} can't be a name on the board: use at most {NAME_LETTERS} letters, "
+            "digits, blanks, dots and dashes, with --name or as the file's name."
+        )
+    return name
 
 
 def enter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import unicodedata
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -393,13 +394,30 @@ def test_two_entries_need_two_names(full: Path, tmp_path: Path, capsys) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "anna.pt").write_bytes(full.read_bytes())
-    refused(capsys, "Two files would be entered as anna", "score", full, other / "anna.pt")
+    status, table, error = course(capsys, "score", full, other / "anna.pt", *FEW)
+    assert status == 2 and "anna" in table and f"entered as anna: rename {other}" in error
     refused(capsys, "--name names one entry", "score", full, other / "anna.pt", "--name", "x")
 
 
-def test_names_of_all_alphabets_are_welcome() -> None:
-    files = [Path("Zoë K.pt"), Path("山田.pt"), Path("a-b_c.d.pt")]
-    assert challenge.names_of(files, None) == ["Zoë K", "山田", "a-b_c.d"]
+@pytest.mark.parametrize("name", ["Zoë K", "山田", "a-b_c.d", "नेहा", "สุดา"])
+def test_names_of_all_alphabets_are_welcome(name: str) -> None:
+    assert challenge.entrant(name) == name
+    assert challenge.entrant(unicodedata.normalize("NFD", name)) == name
+
+
+def test_a_file_with_an_odd_name_does_not_keep_the_others_out(
+    full: Path, tmp_path: Path, capsys
+) -> None:
+    odd = ("bob (1).pt", "Zoe O'Brien.pt", "lin,chen.pt")
+    passed_over = ("._anna.pt", "notes.txt", "carl.pth")
+    for name in ("anna.pt", "DORA.PT", *odd, *passed_over):
+        (tmp_path / name).write_bytes(full.read_bytes())
+    (tmp_path / "eva.pt").write_bytes(b"no network")
+    status, table, error = course(capsys, "score", tmp_path, *FEW)
+    assert status == 2 and "anna" in table and "DORA" in table
+    assert error.count("can't be a name on the board") == len(odd)
+    for name in (*odd, "eva"):
+        assert Path(name).stem in error and Path(name).stem not in table
 
 
 # ---- the words of the help, which come without PyTorch
