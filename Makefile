@@ -75,7 +75,7 @@ CHECK := import sys; sys.exit(sys.version_info < (3, 11))
 $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  $(PYTHON) -c '$(CHECK)' 2>/dev/null || { \
-	    echo "The course needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing):" \
+	    echo "The course needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing):" \
 	      "install one and name it, as in: make $(firstword $(MAKECMDGOALS) run) PYTHON=python3.12" >&2; exit 1; }; \
 	  echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -c '$(CHECK)' || { \

@@ -226,7 +226,7 @@ def _install() -> str:
 
 
 def _anew() -> str:
-    return "install all packages anew with `make clean`, then `make setup`"
+    return "delete the folder .venv and install again: `make clean`, then `make setup`, with make"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

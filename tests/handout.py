@@ -21,11 +21,16 @@ import nbformat
 
 TOGETHER = (
     *("README.md", "LICENSE", "LICENSE-text", "CITATION.cff", "Makefile"),
-    *("pyproject.toml", "requirements.txt", "environment.yml"),
+    *("pyproject.toml", "requirements.txt", "environment.yml", ".gitignore"),
     *("course_lib", "data", "docs", "starter"),
 )
 LEFT_OUT = ("__pycache__", "cache", "progress.json")  # cache: of drawn and decoded images
 FOR_TEACHERS = "teaching.md"
+FOR_LEARNERS = """
+> This is a copy for a class: `make lab`, `make run`, `make doctor` and `make bundle` work in it.
+> Tests, the pages of `make site`, handouts and the notes for teachers are in the whole course.
+"""
+LINK_FOR_TEACHERS = re.compile(r"\[([^]]*)\]\(docs/teaching\.md\)")
 SOLUTION = re.compile(r'<details id="solution-[\d.]+">.*?</details>', re.DOTALL)
 
 
@@ -78,6 +83,11 @@ def write(out: Path, kind: str) -> Path:
             shutil.copy(there, folder)
     for path in course.NOTEBOOKS:
         nbformat.write(COPIES[kind](course.read(path)), folder / "notebooks" / path.name)
+    if kind == "learner":
+        readme = folder / "README.md"
+        title, rest = readme.read_text(encoding="utf-8").split("\n", 1)
+        text = LINK_FOR_TEACHERS.sub(r"\1", f"{title}\n{FOR_LEARNERS}{rest}")
+        readme.write_text(text, encoding="utf-8")
     shutil.make_archive(str(folder), "zip", out, kind)
     return folder
 

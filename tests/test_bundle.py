@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import handout
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,3 +151,12 @@ def test_wheels_are_those_of_the_system(
     assert ("colorama" in names) == (system == "windows")
     mark = {"windows": "-win_amd64", "macos": "-macosx_", "linux": "manylinux"}[system]
     assert mark in names["numpy"]
+
+
+def test_a_learners_copy_can_be_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = handout.write(tmp_path / "handout", "learner")
+    monkeypatch.setattr(bundle, "run_pip", lambda command: None)
+    bundle.build(tmp_path / "bundle", [""], [bundle.HERE], learner)
+    there = {path.name for path in (tmp_path / "bundle" / "course").iterdir()}
+    assert {"course_lib", "notebooks", "data", "pyproject.toml", "requirements.txt"} <= there
+    assert not (tmp_path / "bundle" / "course" / "docs" / "teaching.md").exists()

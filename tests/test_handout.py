@@ -182,9 +182,10 @@ def test_teaching_notes_are_for_teachers(tmp_path: Path, monkeypatch: pytest.Mon
     root = tmp_path / "course"
     (root / "docs").mkdir(parents=True)
     (root / "docs" / "teaching.md").write_text("answers")
+    (root / "README.md").write_text("# A course\n")
     monkeypatch.setattr(course, "ROOT", root)
     monkeypatch.setattr(course, "NOTEBOOKS", [])
-    monkeypatch.setattr(handout, "TOGETHER", ("docs",))
+    monkeypatch.setattr(handout, "TOGETHER", ("docs", "README.md"))
     assert not (handout.write(tmp_path, "learner") / "docs" / "teaching.md").exists()
     assert (handout.write(tmp_path, "teacher") / "docs" / "teaching.md").exists()
 
@@ -196,3 +197,14 @@ def test_what_lay_in_a_copy_before_is_gone(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "learner" / "notebooks" / "old.ipynb").touch()
     folder = handout.write(tmp_path, "learner")
     assert not (folder / "notebooks" / "old.ipynb").exists()
+
+
+def test_the_learners_readme_promises_what_is_there(out: Path) -> None:
+    readme = (out / "learner" / "README.md").read_text(encoding="utf-8")
+    title, _, note = readme.split("\n")[:3]
+    assert title.startswith("# ") and note.startswith("> This is a copy for a class")
+    links = re.findall(r"\]\(([^)#:]+)[^):]*\)", readme)
+    assert links and [link for link in links if not (out / "learner" / link).exists()] == []
+    assert "docs/teaching.md" in readme, "as text"
+    whole = (out / "teacher" / "README.md").read_text(encoding="utf-8")
+    assert whole == (course.ROOT / "README.md").read_text(encoding="utf-8")

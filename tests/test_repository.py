@@ -246,7 +246,7 @@ def test_make_without_a_python_new_enough_says_what_to_do(copy: Path) -> None:
     stub(copy / "python3", version_check=1)
     done, calls = make(copy, "test")
     assert done.returncode != 0
-    assert "needs Python 3.11 or newer, and ./python3 is Python 3.9.1" in done.stderr
+    assert "needs Python 3.11, 3.12 or 3.13, and ./python3 is Python 3.9.1" in done.stderr
     assert "make test PYTHON=python3.12" in done.stderr
     assert calls == ["--version"]
     assert not (copy / ".venv").exists()

@@ -16,8 +16,9 @@ COLUMNS = 72  # characters of a line: more would be broken within words on a pro
 def show(figure: Figure, caption: str | None = None) -> None:
     """Show a figure and, below it, the sentences that say what it shows, with its numbers.
 
-    The caption is the figure's alt text as well: it is read aloud, printed, and compared when the
-    notebook is tested, which pictures aren't. Numbers that differ from run to run have a ≈.
+    The caption is printed, so that it can be read aloud, and compared when the notebook is tested,
+    which pictures aren't; it is also the alt text, where the notebook is shown as a page.
+    Numbers that differ from run to run have a ≈.
 
     Raises CourseError where there is no caption.
     """
