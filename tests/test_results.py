@@ -292,7 +292,8 @@ def test_photographs_are_trained_on_as_the_best_variant():
 def test_what_the_last_network_gets_decides_at_full_width():
     """docs/results.md says so of the test images, and the presets `laptop` and `one-cut` do it."""
     run = json.loads((RECORDED / "schedules.json").read_text())
-    found = {(r["seed"], r["schedule"]): r for r in run["rows"] if r["base_width"] == 64}
+    wide = [row for row in run["rows"] if (row["preset"], row["base_width"]) == ("laptop", 64)]
+    found = {(row["seed"], row["schedule"]): row for row in wide}
     even, higher, four, one, saved = names = (
         *("16 rounds, rate 0.03", "16 rounds, rate 0.1", "4 rounds, rate 0.1"),
         *("one cut, rate 0.1", "16 rounds, rate 0.03, half at the end"),
@@ -306,11 +307,28 @@ def test_what_the_last_network_gets_decides_at_full_width():
         assert 0.45 < seconds[one] / seconds[saved] < 0.55 and seconds[saved] < seconds[even]
     assert mean(gains[s, saved] for s in range(3)) < mean(gains[s, one] for s in range(3))
     laptop, preset = PRESETS["laptop"], PRESETS["one-cut"]
-    assert laptop.final_batches == 16 * laptop.finetune_batches == run["rows"][-1]["batches"] / 2
+    assert laptop.final_batches == 16 * laptop.finetune_batches == found[0, saved]["batches"] / 2
     assert (preset.rounds, preset.finetune_batches, preset.finetune_rate) == (1, 800, 0.1)
     assert 1 - preset.fraction == pytest.approx(run["left"], abs=0.001)
     control = json.loads((RECORDED / "laptop.json").read_text())["control"]
     assert control["batches"] == preset.total_batches == laptop.total_batches
+
+
+def test_the_preset_for_photographs_loses_nothing_at_full_width():
+    """docs/results.md tells the range on the test images."""
+    run = json.loads((RECORDED / "schedules.json").read_text())
+    rows = [row for row in run["rows"] if (row["preset"], row["base_width"]) == ("photos", 64)]
+    (schedule,), seeds = {row["schedule"] for row in rows}, [row["seed"] for row in rows]
+    photos = PRESETS["photos"]
+    batches = photos.rounds * photos.finetune_batches
+    assert schedule == f"4 rounds, rate 0.1, teacher 0.9, {batches} batches" and seeds == [0, 1, 2]
+    assert (photos.rounds, photos.finetune_rate, photos.distill) == (4, 0.1, 0.9)
+    assert 1 - photos.fraction == pytest.approx(run["left"] ** (1 / 4), abs=0.001)
+    gains = [row["test_accuracy"] - row["test_accuracy_full"] for row in rows]
+    text = (ROOT / "docs" / "results.md").read_text()
+    told = f"ends {100 * min(gains):.1f} to {100 * max(gains):.1f} points above the full networks"
+    assert told in " ".join(text.split())
+    assert min(row["val_accuracy"] - row["val_accuracy_full"] for row in rows) > 0
 
 
 def test_the_preset_for_photographs_prunes_as_the_better_schedule():
