@@ -323,7 +323,7 @@ def test_the_preset_for_photographs_loses_nothing_at_full_width():
     batches = photos.rounds * photos.finetune_batches
     assert schedule == f"4 rounds, rate 0.1, teacher 0.9, {batches} batches" and seeds == [0, 1, 2]
     assert (photos.rounds, photos.finetune_rate, photos.distill) == (4, 0.1, 0.9)
-    assert 1 - photos.fraction == pytest.approx(run["left"] ** (1 / 4), abs=0.001)
+    assert 1 - photos.fraction == pytest.approx(run["left"] ** (1 / 4), abs=0.005)
     gains = [row["test_accuracy"] - row["test_accuracy_full"] for row in rows]
     text = (ROOT / "docs" / "results.md").read_text()
     told = f"ends {100 * min(gains):.1f} to {100 * max(gains):.1f} points above the full networks"
