@@ -133,15 +133,17 @@ def _layers_of(group: Group) -> list[str]:
 def fold(network: nn.Module) -> nn.Module:
     """A copy for inference, its batch norms folded into the convolutions by PyTorch's own pass.
 
-    A network that calls one of its layers twice is copied as it is: each call may have a batch norm
-    of its own, and the pass would fold the first into both.
+    A network that calls one of its layers twice, or reads its weights past it, is copied as it is:
+    each call may have a batch norm of its own, and the pass would fold the first into both.
     """
     device = next(network.parameters()).device
     folded: Any = fx.symbolic_trace(copy.deepcopy(network).eval())
     calls = Counter(str(node.target) for node in folded.graph.nodes if node.op == "call_module")
+    calls.update(str(n.target).rpartition(".")[0] for n in folded.graph.nodes if n.op == "get_attr")
     if all(n == 1 or not _has_filters(folded.get_submodule(name)) for name, n in calls.items()):
         folded = fuse(folded, inplace=True, no_trace=True)
-    return folded if device.type == "mps" else folded.to(memory_format=torch.channels_last)
+    plain = device.type == "mps" or any(p.dim() > 4 for p in network.parameters())
+    return folded if plain else folded.to(memory_format=torch.channels_last)
 
 
 def images_per_second(

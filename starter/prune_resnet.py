@@ -110,11 +110,12 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-        brightest = image.getextrema()[1] if image.mode == "I" else 0
-        if image.mode == "F" or brightest > 2**16 - 1:  # type: ignore[operator]
+        darkest, brightest = image.getextrema() if image.mode == "I" else (0, 0)
+        if image.mode == "F" or darkest < 0 or brightest > 2**16 - 1:  # type: ignore[operator]
             raise ValueError("which of its numbers is white isn't known")
         if image.mode.startswith("I"):  # 16-bit grey: convert alone would clip all above 255
             image = image.convert("I").point(lambda grey: grey / 257 + 0.5).convert("L")
+            image.info.pop("transparency", None)  # a 16-bit number, which no longer means anything
         if image.has_transparency_data:  # on white: what lies below it isn't meant to be seen
             page = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(page, image.convert("RGBA"))

@@ -382,6 +382,11 @@ def test_what_cannot_be_ablated_is_said() -> None:
         ablate(network, groups, [(images, labels + 3)])
     with pytest.raises(PruningError, match=r"layer1\.0\.conv1 doesn't read the 4 channels"):
         ablate(prune(network, groups, {"conv1": torch.arange(3)}), groups, [(images, labels)])
+    with (
+        masked(network, groups, {"conv1": torch.arange(3)}),
+        pytest.raises(PruningError, match="has a hook, which may change what it reads"),
+    ):
+        ablate(network, groups, [(images, labels)])
     odd = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), Odd("normed", 3), nn.Flatten())
     groups = find_groups(odd, images[:1].float(), strict=False)
     with pytest.raises(PruningError, match=r"understood whole. 2.norm, a GroupNorm .* only\.$"):

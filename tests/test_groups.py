@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
 
 from course_lib.pruning import Group, PruningError, find_groups
+from course_lib.pruning.tracing import called_in_training
 from course_lib.resnet import ResNet, resnet_config
 
 # size producers > readers; 1.0.c2 stands for layer1.0.conv2, 1.0.s for the projection there. Every
@@ -334,20 +335,33 @@ class Helped(nn.Module):
 
 def test_layers_that_training_alone_calls_are_refused() -> None:
     assert list(find_groups(Helped(False), IMAGE)) == ["conv"]
-    with pytest.raises(PruningError, match="helper is called in training only"):
+    with pytest.raises(PruningError, match="helper isn't called in evaluation, but in training"):
         find_groups(Helped(True), IMAGE)
     assert list(find_groups(Helped(True), IMAGE, strict=False)) == ["conv"]
 
 
+def test_a_network_with_a_forward_of_its_own_is_refused() -> None:
+    network = chain(nn.Conv2d(3, 4, 1))
+    network.forward = network[0].forward  # type: ignore[method-assign]
+    for strict in (True, False):
+        with pytest.raises(PruningError, match="Sequential has a forward of its own"):
+            find_groups(network, IMAGE, strict=strict)
+
+
 class Keeping(nn.Module):
-    """Keeps a value that it computes, and makes a tensor on the way."""
+    """Keeps a value that it computes, makes a tensor on the way, and counts its calls in training,
+    which are looked at for a layer that nothing calls.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+        self.conv, self.fc, self.spare = nn.Conv2d(3, 4, 1), nn.Linear(4, 2), nn.Linear(4, 2)
+        self.register_buffer("calls", torch.zeros(()))
         self.kept: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
         self.kept = self.conv(x).relu()
         return self.fc((self.kept + torch.ones(1)).mean((2, 3)))
 
@@ -357,7 +371,9 @@ def test_nothing_is_left_behind_in_the_network(tmp_path) -> None:
     before = {name: dict(vars(module)) for name, module in network.named_modules()}
     with pytest.raises(PruningError, match="_tensor_constant"):
         find_groups(network, IMAGE)
+    assert called_in_training(network) == {"conv", "fc"}
     assert list(find_groups(network, IMAGE, strict=False)) == []
+    assert network.calls == 0
     assert {name: dict(vars(module)) for name, module in network.named_modules()} == before
     torch.save(network, tmp_path / "whole.pt")
 
@@ -366,6 +382,7 @@ def test_nothing_is_left_behind_in_the_network(tmp_path) -> None:
     assert masked[0].weight.device.type == "cpu" and (masked[0].weight == 0).sum() == 6
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_a_scripted_network_gets_a_sentence() -> None:
     with pytest.raises(PruningError, match="can't be traced"):
         find_groups(torch.jit.script(chain(nn.Conv2d(3, 4, 1))), IMAGE)

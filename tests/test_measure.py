@@ -122,20 +122,33 @@ def test_folding_keeps_the_function(name: str) -> None:
 
 
 class Shared(nn.Module):
-    """One convolution for two values, each with a batch norm of its own."""
+    """One convolution for two values, each with a batch norm of its own or, `past`, the second by
+    its weights alone.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, past: bool) -> None:
         super().__init__()
+        self.past = past
         self.conv, self.fc = nn.Conv2d(3, 3, 3), nn.Linear(3, 2)
         self.norm, self.other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc((self.norm(self.conv(x)) + self.other(self.conv(x * x))).mean((2, 3)))
+        one, weight = self.norm(self.conv(x)), self.conv.weight
+        other = torch.conv2d(x, weight) if self.past else self.other(self.conv(x * x))
+        return self.fc((one + other).mean((2, 3)))
 
 
-def test_a_convolution_that_is_called_twice_is_not_folded() -> None:
-    network, images = randomise(Shared(), 0).eval(), torch.randn(2, 3, 8, 8)
+@pytest.mark.parametrize("past", [False, True])
+def test_a_convolution_that_is_used_twice_is_not_folded(past: bool) -> None:
+    network, images = randomise(Shared(past), 0).eval(), torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(fold(network)(images), network(images))
+
+
+def test_folding_in_three_dimensions() -> None:
+    network = randomise(nn.Sequential(nn.Conv3d(2, 3, 1), nn.BatchNorm3d(3)), 0).eval()
+    images = torch.randn(2, 2, 3, 3, 3)
+    torch.testing.assert_close(fold(network)(images), network(images))
+    assert not any(isinstance(layer, nn.BatchNorm3d) for layer in fold(network).modules())
 
 
 def test_a_heavier_network_is_slower() -> None:

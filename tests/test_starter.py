@@ -224,11 +224,14 @@ def test_every_16_bit_grey_is_the_librarys(tmp_path: Path, starter: ModuleType) 
     Image.fromarray(levels).save(tmp_path / "ramp.tif")
     picture = starter.read_image(str(tmp_path / "ramp.tif"))
     np.testing.assert_array_equal(np.array(picture), decode(tmp_path / "ramp.tif", 256))
+    Image.fromarray(levels).save(tmp_path / "ramp.png", transparency=33792)
+    picture_too = np.array(starter.read_image(str(tmp_path / "ramp.png")))
+    np.testing.assert_array_equal(picture_too, np.array(picture))
     # 9000 of 65535 is dark; clipped to 255 it would be white.
     assert picture.getpixel((9000 % 256, 9000 // 256)) == (35, 35, 35)
 
 
-@pytest.mark.parametrize("white", [np.int32(2**16), np.float32(1)])
+@pytest.mark.parametrize("white", [np.int32(2**16), np.int32(-1), np.float32(1)])
 def test_numbers_of_unknown_range_are_refused_as_by_the_library(
     tmp_path: Path, starter: ModuleType, white: np.generic
 ) -> None:

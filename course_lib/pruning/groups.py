@@ -99,7 +99,8 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
     elementwise activation, pooling, flatten, linear layer, addition and multiplication, for weights
     used twice, and for layers that only training calls. Without `strict`, what such a thing reads
     or makes is in no group either, and the rest can be pruned; but a layer that only training calls
-    is then not seen and may no longer fit. Refused all the same: what `torch.fx` can't trace, and
+    is then not seen and may no longer fit. What training does otherwise with layers that evaluation
+    calls, too, isn't seen in either case. Refused all the same: what `torch.fx` can't trace, and
     layers with a hook or a `forward` of their own.
     Numbers that `forward` reads off a layer, such as `conv.out_channels`, change with the surgery.
     """
@@ -108,6 +109,10 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
         raise PruningError(f"{next(iter(bound.values()))}{NOT_STRICT}")
     require_plain(network, bound)
     graph = traced(network, example)
+    if "forward" in vars(network):  # its class's was traced
+        raise PruningError(
+            f"{type(network).__name__} has a forward of its own, which can't be traced: delete it."
+        )
     for node in graph.nodes:
         if node.op == "get_attr":  # read past its layer, which must keep its shape
             bound[str(node.target).rpartition(".")[0]] = f"{node.target} is read past its layer."

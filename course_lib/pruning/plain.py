@@ -37,8 +37,8 @@ def require_called(network: nn.Module, calls: Mapping[str, int]) -> None:
     alone = sorted(unseen & called_in_training(network)) if unseen else []
     if alone:
         raise PruningError(
-            f"{alone[0]} is called in training only, so what it reads isn't known: "
-            f"set it to None first.{NOT_STRICT}"
+            f"{alone[0]} isn't called in evaluation, but in training it is or may be, so what it "
+            f"reads isn't known: set it to None first.{NOT_STRICT}"
         )
 
 

@@ -46,6 +46,9 @@ def untouched(network: nn.Module) -> Iterator[None]:
     """
     before = [(module, dict(vars(module))) for module in network.modules()]
     try:
+        for module, attributes in before:  # copies, in which `forward` may count
+            own = attributes["_buffers"].items()
+            vars(module)["_buffers"] = {k: None if b is None else b.clone() for k, b in own}
         yield
     finally:
         for module, attributes in before:
