@@ -72,11 +72,10 @@ SAVED = {
     ),
 }
 # With the best of them, is it the number of cuts or that of the batches that still costs accuracy?
+PHOTOS = "4 rounds, rate 0.1, teacher 0.9, 1600 batches"  # the preset's own
 LONGER: dict[str, dict[str, Any]] = {
     "one cut, rate 0.1, teacher 0.9": schedule(1, finetune_rate=RATE, distill=0.9),
-    "4 rounds, rate 0.1, teacher 0.9, 1600 batches": schedule(
-        4, 1600, finetune_rate=RATE, distill=0.9
-    ),
+    PHOTOS: schedule(4, 1600, finetune_rate=RATE, distill=0.9),
     "4 rounds, rate 0.1, teacher 0.9, 1600 batches, most at the end": schedule(
         4, 400, finetune_rate=RATE, distill=0.9, final_batches=1200
     ),
@@ -99,7 +98,6 @@ def _vehicles(seed: int, cifar10: Path) -> Data:
     return load("generated", image_size=None, seed=seed)
 
 
-PHOTOS = "4 rounds, rate 0.1, teacher 0.9, 1600 batches"  # the preset's own
 WITHOUT_TEACHER = {k: v for k, v in SCHEDULES.items() if not v["distill"]}
 SETS = [
     Set("photos", QUARTER, lambda seed, cifar10: folder(cifar10), SCHEDULES | LONGER),

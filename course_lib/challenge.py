@@ -188,9 +188,10 @@ def count_right(submission: Submission, split: Split) -> int:
 
 def files_in(path: Path) -> list[Path]:
     """The file itself, or the .pt files of a folder. Raises CourseError if it has none."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    if path.is_dir():  # a Mac's archive has a ._anna.pt beside anna.pt
-        files = [file for file in files if file.suffix.lower() == ".pt" and file.name[0] != "."]
+    if not path.is_dir():
+        return [path]
+    # A Mac's archive has a ._anna.pt beside anna.pt.
+    files = [f for f in sorted(path.iterdir()) if f.suffix.lower() == ".pt" and f.name[0] != "."]
     if not files:
         raise CourseError(f"{path} holds no .pt file: name a folder of networks, or a file.")
     return files
