@@ -387,6 +387,10 @@ def test_what_cannot_be_ablated_is_said() -> None:
         pytest.raises(PruningError, match="has a hook, which may change what it reads"),
     ):
         ablate(network, groups, [(images, labels)])
+    replaced = copy.deepcopy(network)
+    replaced.forward = network.forward  # type: ignore[method-assign]
+    with pytest.raises(PruningError, match=r"understood whole. .* has a forward of its own"):
+        ablate(replaced, groups, [(images, labels)])
     odd = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), Odd("normed", 3), nn.Flatten())
     groups = find_groups(odd, images[:1].float(), strict=False)
     with pytest.raises(PruningError, match=r"understood whole. 2.norm, a GroupNorm .* only\.$"):

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .differences import Differences
-from .groups import NOT_STRICT, Group, PruningError, find_groups
+from .groups import Group, PruningError, find_groups
+from .plain import NOT_STRICT
+from .tracing import NotTraceable
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 AT_ONCE = 32  # images whose values are kept at a time
@@ -82,13 +84,13 @@ def ablate(
 def _require_understood(network: nn.Module, example: Tensor) -> None:
     try:
         find_groups(network, example)
+    except NotTraceable:
+        pass  # nor can it be run: said elsewhere
     except PruningError as error:
         reason = str(error).removesuffix(NOT_STRICT)
-        if reason != str(error):  # else it can't be traced, or takes no such images: said elsewhere
-            raise PruningError(
-                "Single filters can be ablated only in a network that is understood whole. "
-                f"{reason}"
-            ) from error
+        raise PruningError(
+            f"Single filters can be ablated only in a network that is understood whole. {reason}"
+        ) from error
 
 
 def _parts(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:

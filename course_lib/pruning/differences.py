@@ -21,7 +21,6 @@ from torch.fx.experimental.optimization import fuse
 from .groups import Group, PruningError
 from .layers import ADDITIONS, CONVOLUTIONS, NORMS, is_depthwise
 from .matrices import Matrix, as_matrix, convolve
-from .plain import require_plain
 from .tracing import graph_of
 
 RELUS = {torch.relu, torch.relu_, nn.functional.relu, "relu", "relu_"}
@@ -267,7 +266,6 @@ class Differences:
 
 
 def _check(network: nn.Module, groups: Mapping[str, Group]) -> None:
-    require_plain(network, {})
     for name, module in network.named_modules():
         if isinstance(module, NORMS) and module.running_mean is None:
             raise PruningError(

@@ -27,6 +27,10 @@ class PruningError(ValueError):
     """What can't be pruned; the message is one sentence that names it and says why."""
 
 
+class NotTraceable(PruningError):
+    """A network that torch.fx can't trace, or that doesn't run on an input of that shape."""
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Inside the `with`, the whole network is in evaluation mode; then each layer as it was."""
@@ -60,7 +64,7 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
     """The graph of a network in evaluation mode; `meta["shape"]` of a node is the shape of its
     value, None if that isn't one tensor. The network is left as it was.
 
-    Raises PruningError where it can't be traced, or run on an input of the example's shape.
+    Raises NotTraceable where it can't be traced, or run on an input of the example's shape.
     """
     try:
         with untouched(network), torch.no_grad():
@@ -68,7 +72,7 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
             _Shapes(network, graph=graph).run(example.to("meta"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PruningError(
+        raise NotTraceable(
             f"{type(network).__name__} can't be traced with an input of shape "
             f"{tuple(example.shape)}: {reason}"
         ) from error
