@@ -115,7 +115,7 @@ def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dic
     """What one index of each group costs, from what each layer costs: the `cost` of `select`.
 
     `layers`: from `layer_macs` or `layer_milliseconds`. An index has its share of the layers that
-    make its channel, of those that read it and of depthwise ones in between. Of MACs this is
+    make its channels, of those that read them and of grouped ones in between. Of MACs this is
     exactly what removing it saves, unless one layer does both; of milliseconds it is a share, since
     time goes down in steps.
     """
@@ -127,7 +127,7 @@ def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dic
 
 def _layers_of(group: Group) -> list[str]:
     """The layers with weights that narrow when an index of the group goes."""
-    return [*group.producers, *group.depthwise, *(name for name, _ in group.readers)]
+    return [*group.makers, *(name for name, _ in group.readers)]
 
 
 def fold(network: nn.Module) -> nn.Module:

@@ -58,9 +58,22 @@ class Gated(nn.Module):
         return x * gate if self.times else torch.add(gate, x, alpha=2)
 
 
-def depthwise(width: int, bias: bool) -> nn.Module:
-    """One filter per channel, which reads and makes that channel alone; see MobileNet."""
-    return nn.Conv2d(width, width, 3, padding=1, groups=width, bias=bias)
+@st.composite
+def in_groups(draw: st.DrawFn, width: int) -> nn.Module:
+    """Each filter reads its group's channels alone; one channel each in MobileNet, more in
+    ResNeXt.
+    """
+    groups = draw(st.sampled_from([n for n in range(1, width + 1) if width % n == 0]))
+    return nn.Conv2d(width, width, 3, padding=1, groups=groups, bias=draw(st.booleans()))
+
+
+def grouped() -> nn.Module:
+    """Depthwise, and three groups of two channels: in the second part an index is two channels."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, groups=3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=3, stride=2), nn.BatchNorm2d(6)),
+        *(nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(6 * 4, 3)),
+    )
 
 
 class Odd(nn.Module):
@@ -72,8 +85,8 @@ class Odd(nn.Module):
         super().__init__()
         self.kind = kind
         self.conv = nn.Conv2d(width, width, 1)
-        halves = kind == "grouped" and width in (4, 6)
-        self.again = nn.Conv2d(width, width, 1, groups=2 if halves else 1)
+        self.again = nn.Conv2d(width, width, 1)
+        self.doubled = nn.Conv2d(width, 2 * width, 1, groups=width)
         self.norm = nn.GroupNorm(1, width)
         self.own = nn.Parameter(torch.ones(1, width, 1, 1))
         if kind == "tied":
@@ -91,7 +104,9 @@ class Odd(nn.Module):
             return y * self.own
         if self.kind == "read":
             return nn.functional.conv2d(y, self.conv.weight)
-        return self.again(y)  # grouped, or tied
+        if self.kind == "grouped":
+            return self.doubled(y)[:, : y.shape[1]]
+        return self.again(y)  # tied
 
 
 class Twice(nn.Module):
@@ -179,7 +194,7 @@ def chains(draw: st.DrawFn, size: int, odd: bool = False) -> nn.Module:
         if draw(st.booleans()):
             layers.append(Plus(nn.Sequential(*draw(conv_layers(width, width)))))
         if draw(st.booleans()):
-            layers.append(depthwise(width, bias=draw(st.booleans())))
+            layers.append(draw(in_groups(width)))
         if draw(st.booleans()):
             layers.append(Gated(width, draw(WIDTHS), times=draw(st.booleans())))
         if odd and draw(st.booleans()):

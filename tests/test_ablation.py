@@ -86,6 +86,13 @@ def mixed_network(kind: str) -> nn.Module:
         network = ResNet(replace(config, stages=tuple(stage[:1] for stage in config.stages[:3])))
     elif kind == "torchvision, in place":
         network = SmallStock(Bottleneck, [1, 2, 1, 1], [2, 3, 2, 3], 3)
+    elif kind == "grouped":
+        network = nn.Sequential(
+            *(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=3)),
+            *(nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU()),
+            *(nn.Conv2d(4, 4, 3, groups=4, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU()),
+            *(nn.Conv2d(4, 4, 1, groups=2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
+        )
     elif kind == "excitation":
         network = nn.Sequential(
             *(nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5), nn.ReLU(), Gated(5, 3)),
@@ -114,6 +121,7 @@ KINDS = [
     "torchvision, in place",
     "chain",
     "excitation",
+    "grouped",
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import randomise
+from networks import grouped, randomise
 from torch import nn
 
 from course_lib.pruning import CRITERIA, PruningError, bn_scale, find_groups, l1, l2, linf, random
@@ -29,17 +29,18 @@ SLOW_NORMS = {
 
 
 @pytest.mark.parametrize("name", list(SLOW_NORMS))
-@pytest.mark.parametrize("projection", ["all", "needed"])
+@pytest.mark.parametrize("projection", ["all", "needed", "grouped"])
 def test_norms_against_a_loop_over_every_weight(name: str, projection: str) -> None:
-    network = small_resnet(projection)
+    network = randomise(grouped(), seed=1) if projection == "grouped" else small_resnet(projection)
     groups = find_groups(network, IMAGE)
     scores = CRITERIA[name](network, groups)
     assert list(scores) == list(groups)
     for group in groups.values():
         for index in range(group.size):
             weights = []
-            for producer in group.producers:
-                weights += network.get_submodule(producer).weight[index].flatten().tolist()
+            for maker in group.makers:
+                each = slice(index * group.channels, (index + 1) * group.channels)
+                weights += network.get_submodule(maker).weight[each].flatten().tolist()
             assert scores[group.name][index].item() == pytest.approx(
                 SLOW_NORMS[name](weights), rel=1e-5
             )
@@ -92,6 +93,13 @@ def test_bn_scale_sums_over_a_whole_stage() -> None:
         gammas = [bn.weight[index].item() for bn in (network.bn1, block0.bn2, block1.bn2)]
         expected = sum(abs(gamma) for gamma in gammas)
         assert scores["conv1"][index].item() == pytest.approx(expected)
+
+
+def test_bn_scale_sums_over_the_channels_of_an_index() -> None:
+    network = grouped()
+    network[6].weight.data = torch.tensor([1.0, -2, 3, 4, -5, 6])
+    groups = {"3": find_groups(network, torch.zeros(1, 3, 8, 8))["3"]}
+    assert bn_scale(network, groups)["3"].tolist() == [3, 7, 11]
 
 
 def test_bn_scale_takes_the_norms_that_are_there() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import randomise
+from networks import grouped, randomise
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -51,9 +51,9 @@ def slow_obd(
     scores = {}
     for group in groups.values():
         sums = torch.zeros(group.size, dtype=torch.float64)
-        for producer in group.producers:
-            name = f"{producer}.weight"
-            weight = network.get_submodule(producer).weight.detach()
+        for maker in group.makers:
+            name = f"{maker}.weight"
+            weight = network.get_submodule(maker).weight.detach()
 
             def loss(flat: Tensor, name: str = name, shape: torch.Size = weight.shape) -> Tensor:
                 logits = functional_call(network, {name: flat.view(shape)}, (images,))
@@ -61,9 +61,17 @@ def slow_obd(
 
             matrix = torch.autograd.functional.hessian(loss, weight.flatten())
             saliency = matrix.diagonal().view(weight.shape) * weight.square() / 2
-            sums += saliency.flatten(1).sum(1)
+            sums += saliency.reshape(group.size, -1).sum(1)
         scores[group.name] = sums.tolist()
     return scores
+
+
+def test_exact_obd_of_grouped_convolutions_against_the_whole_matrix() -> None:
+    network, images = randomise(grouped().double(), seed=2), torch.randn(4, 3, 6, 6).double()
+    groups, labels = find_groups(network, images), torch.tensor([0, 2, 1, 0])
+    scores = obd_exact(network, groups, [(images, labels)])
+    for name, expected in slow_obd(network, groups, images, labels).items():
+        assert scores[name].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import SmallStock, randomise
+from networks import SmallStock, grouped, randomise
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -57,6 +57,7 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "stock": lambda: SmallStock(BasicBlock, [1, 2, 1, 1], [2, 2, 3, 3], 3),
     "bottleneck": bottleneck,
     "chain": chain,
+    "grouped": grouped,
 }
 
 

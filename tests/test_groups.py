@@ -194,7 +194,7 @@ class Net(nn.Module):
         self.doubled = nn.Conv2d(4, 8, 3, padding=1, groups=4)
         self.late = nn.BatchNorm1d(64)
         self.flatly = nn.Conv1d(2, 2, 1, groups=2)
-        self.grouped, self.up = nn.Conv2d(4, 4, 1, groups=2), nn.ConvTranspose2d(4, 4, 1)
+        self.up = nn.ConvTranspose2d(4, 4, 1)
         self.layernorm, self.groupnorm = nn.LayerNorm(4), nn.GroupNorm(2, 4)
         self.instancenorm, self.prelu = nn.InstanceNorm2d(4), nn.PReLU(4)
         self.fc, self.pool, self.pool1d = nn.Linear(4, 4), nn.AdaptiveAvgPool2d(1), nn.MaxPool1d(2)
@@ -210,7 +210,6 @@ class Net(nn.Module):
 
 # Every body works on images [2, 3, 4, 4], and is named after what must stand in the message.
 REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
-    ("grouped, a grouped Conv2d", lambda n, x: n.next(n.grouped(n.conv(x)))),
     ("doubled, a grouped Conv2d", lambda n, x: n.doubled(n.conv(x))),
     ("flatly, a grouped Conv1d", lambda n, x: n.flatly(n.conv(x).flatten(1).relu())),
     ("up, a ConvTranspose2d", lambda n, x: n.next(n.up(n.conv(x)))),
@@ -474,36 +473,38 @@ def test_weights_that_are_not_one_layers_own_keep_their_size(says: str, make: Ca
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "depthwise"),
+    ("name", "count", "in_groups"),
     [
+        ("resnext50_32x4d", 21, 16),
+        ("regnet_y_400mf", 37, 16),
         ("mobilenet_v2", 25, 17),
         ("mobilenet_v3_small", 27, 11),
         ("mnasnet0_5", 25, 17),
         ("efficientnet_b0", 40, 16),
     ],
 )
-def test_torchvisions_networks_of_depthwise_convolutions(name, count, depthwise) -> None:
-    """All of each: one group per convolution that isn't depthwise, less those tied by sums and, of
+def test_torchvisions_networks_of_grouped_convolutions(name, count, in_groups) -> None:
+    """All of each: one group per other convolution, less those tied by sums and, of
     squeeze-and-excitation, by products.
     """
-    network = on_meta(getattr(torchvision.models, name))
+    network = getattr(torchvision.models, name)()
     groups = find_groups(network, torch.zeros(1, 3, 224, 224))
     assert len(groups) == count
     layers = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     apart = [n for n in layers if getattr(network.get_submodule(n), "groups", 1) > 1]
-    assert sorted(n for group in groups.values() for n in group.depthwise) == sorted(apart)
-    assert len(apart) == depthwise
+    assert sorted(n for group in groups.values() for n in group.grouped) == sorted(apart)
+    assert len(apart) == in_groups
     rest = set(layers) - set(apart)
     assert {n for group in groups.values() for n in group.producers} == rest - {layers[-1]}
     assert {n for group in groups.values() for n, _ in group.readers} == rest - {layers[0]}
 
 
-# Grouped convolutions, concatenations, channel shuffles, attention and layer norm.
+# Concatenations, channel shuffles, attention and layer norm.
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        *(("resnext50_32x4d", 5), ("densenet121", 58), ("googlenet", 21)),
-        *(("shufflenet_v2_x0_5", 18), ("convnext_tiny", 0), ("vit_b_16", 0)),
+        *(("densenet121", 58), ("googlenet", 21), ("shufflenet_v2_x0_5", 18)),
+        *(("convnext_tiny", 0), ("vit_b_16", 0)),
     ],
 )
 def test_torchvisions_other_networks(name: str, count: int) -> None:

@@ -42,8 +42,10 @@ def kept_part(name: str, tensor: Tensor, groups: Groups, keep: Keep) -> Tensor:
     layer = name.rpartition(".")[0]
     for group_name, kept in keep.items():
         group = groups[group_name]
-        if layer in (*group.producers, *group.norms, *group.depthwise) and tensor.dim() > 0:
-            tensor = torch.stack([tensor[index] for index in kept.tolist()])
+        if layer in (*group.makers, *group.norms) and tensor.dim() > 0:
+            each = group.channels
+            wanted = [i * each + j for i in kept.tolist() for j in range(each)]
+            tensor = torch.stack([tensor[channel] for channel in wanted])
         columns = dict(group.readers).get(layer)
         if columns is not None and name.endswith("weight"):
             wanted = [i * columns + j for i in kept.tolist() for j in range(columns)]
@@ -194,7 +196,8 @@ def forget_the_norms(network: nn.Module, groups: Groups, keep: Keep) -> nn.Modul
     for name, kept in keep.items():
         for norm in groups[name].norms:
             state = network.get_submodule(norm).state_dict()
-            first = {key: v[: len(kept)] if v.dim() else v for key, v in state.items()}
+            width = len(kept) * groups[name].channels
+            first = {key: v[:width] if v.dim() else v for key, v in state.items()}
             narrow.get_submodule(norm).load_state_dict(first)
     return narrow
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from .groups import Group, PruningError
-from .layers import ADDITIONS, CONVOLUTIONS, NORMS, is_depthwise
+from .layers import ADDITIONS, CONVOLUTIONS, NORMS, is_grouped
 from .matrices import Matrix, as_matrix, convolve
 from .tracing import graph_of
 
@@ -76,7 +76,7 @@ class Differences:
             self.depends[node] = max([self.reads.get(node, -1) + 1, *before])
         self.last_use = {source: node for node in self.nodes for source in node.all_input_nodes}
         self.matrices: dict[fx.Node, Matrix | None] = {}
-        self.by_channel: dict[fx.Node, Tensor] = {}
+        self.by_index: dict[fx.Node, Tensor] = {}
 
     def run(self, images: Tensor) -> dict[fx.Node, Tensor]:
         """Every value of the folded network, [N, …], channels last in memory."""
@@ -226,14 +226,16 @@ class Differences:
         if isinstance(layer, nn.Linear):
             columns = layer.weight.t().reshape(size, -1, width)[rows.indices]
             return -(read.reshape(size, 1, -1)[rows.indices] @ columns)[:, 0]
-        if node not in self.by_channel:
-            self.by_channel[node] = -layer.weight.transpose(0, 1).contiguous()
-        # Each channel with its own filters: a convolution in as many groups. To leave a few indices
+        if node not in self.by_index:
+            by_index = layer.weight.unflatten(1, (size, -1)).transpose(0, 1)
+            self.by_index[node] = -by_index.contiguous()
+        # Each index with its own filters: a convolution in as many groups. To leave a few indices
         # out of the result moves less memory than to leave them out of the filters.
         first, end = int(rows.indices[0]), int(rows.indices[-1]) + 1
         chosen = slice(first, end) if 4 * (end - first) <= 5 * count else rows.indices
-        filters = self.by_channel[node][chosen].flatten(0, 1).unsqueeze(1)
-        out = convolve(layer, read[:, chosen].contiguous(), filters, filters.shape[0] // width)
+        filters = self.by_index[node][chosen].flatten(0, 1)
+        taken = read.unflatten(1, (size, -1))[:, chosen].flatten(1, 2).contiguous()
+        out = convolve(layer, taken, filters, filters.shape[0] // width)
         out = out.view(-1, width, *out.shape[2:])
         return out if len(out) == count else out[rows.indices - first]
 
@@ -259,7 +261,7 @@ class Differences:
 
     def _is_linear(self, node: fx.Node) -> bool:
         layer = self.module.get(node)
-        return isinstance(layer, (*CONVOLUTIONS, nn.Linear)) and not is_depthwise(layer)
+        return isinstance(layer, (*CONVOLUTIONS, nn.Linear)) and not is_grouped(layer)
 
     def _is_relu(self, node: fx.Node) -> bool:
         return type(self.module.get(node)) is nn.ReLU or node.target in RELUS

@@ -1,13 +1,14 @@
 """Which filters must go together, and which layers read them.
 
 A network is traced once (`tracing.py`). Every value that flows through it has a *channel space*: a
-convolution reads the space of its input and opens a new one; depthwise convolutions, batch norm,
+convolution reads the space of its input and opens a new one; grouped convolutions, batch norm,
 activations and pooling stay inside theirs; a sum or a product ties two spaces into one. What is
 left at the end, space by space, are the groups.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from .layers import (
     PER_CHANNEL_MODULES,
     PER_CHANNEL_NAMES,
     PRODUCTS,
-    is_depthwise,
+    is_grouped,
 )
 from .plain import NOT_STRICT, bound_weights, require_called, require_plain
 from .tracing import PruningError, fits, name_of, traced
@@ -36,8 +37,9 @@ class Group:
     `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th
     filter makes channel i. `norms`: the batch norms on those channels. `readers`: (layer, columns),
     the layers with weights that read them, and how many consecutive input columns of that layer
-    belong to each channel (1, or H·W after a flatten). `depthwise`: the convolutions in between
-    with one filter per channel, which reads and makes that channel alone.
+    belong to each index (1, or H·W after a flatten). `grouped`: the grouped convolutions in
+    between, depthwise ones among them. `channels`: how many consecutive channels, and so filters of
+    each producer, an index stands for: as many as one group of those convolutions has, mostly 1.
     """
 
     name: str
@@ -45,11 +47,17 @@ class Group:
     producers: tuple[str, ...]
     norms: tuple[str, ...]
     readers: tuple[tuple[str, int], ...]
-    depthwise: tuple[str, ...] = ()
+    grouped: tuple[str, ...] = ()
+    channels: int = 1
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """The layers that have filters of every index: producers and grouped convolutions."""
+        return self.producers + self.grouped
 
 
 KNOWN = (
-    "convolution (depthwise too), batch norm, elementwise activation, pooling, flatten, linear "
+    "convolution (in groups too), batch norm, elementwise activation, pooling, flatten, linear "
     "layer, addition and multiplication"
 )
 
@@ -58,11 +66,12 @@ KNOWN = (
 class _Space:
     """One channel space while the walk goes on; `merged` points to the space it was tied to."""
 
-    size: int
+    width: int
     producers: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
-    depthwise: list[str] = field(default_factory=list)
+    grouped: list[str] = field(default_factory=list)
+    channels: int = 1  # that go together
     fixed: bool = False  # nothing may be removed: the network's input or output, say
     merged: _Space | None = None
 
@@ -73,8 +82,9 @@ class _Space:
         mine, theirs = self.root(), other.root()
         if mine is theirs:
             return
-        for name in ("producers", "norms", "readers", "depthwise"):
+        for name in ("producers", "norms", "readers", "grouped"):
             getattr(mine, name).extend(getattr(theirs, name))
+        mine.channels = math.lcm(mine.channels, theirs.channels)
         mine.fixed |= theirs.fixed
         theirs.merged = mine
 
@@ -95,9 +105,10 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
     computed with them). Of `forward`'s arguments it is the first, the others keep their defaults.
     Each group is named after its first producer. Filters that make the network's output are in no
     group.
-    Raises PruningError, naming the layer, for anything but convolution (depthwise too), batch norm,
-    elementwise activation, pooling, flatten, linear layer, addition and multiplication, for weights
-    used twice, and for layers that only training calls. Without `strict`, what such a thing reads
+    Raises PruningError, naming the layer, for anything but convolution (in groups only where each
+    makes as many channels as it reads), batch norm, elementwise activation, pooling, flatten,
+    linear layer, addition and multiplication, for weights used twice, and for layers that only
+    training calls. Without `strict`, what such a thing reads
     or makes is in no group either, and the rest can be pruned; but a layer that only training calls
     is then not seen and may no longer fit. What training does otherwise with layers that evaluation
     calls, too, isn't seen in either case. Refused all the same: what `torch.fx` can't trace, and
@@ -129,11 +140,15 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
             producers = tuple(sorted(space.producers, key=walk.calls.__getitem__))
             groups[producers[0]] = Group(
                 producers[0],
-                space.size,
+                space.width // space.channels,
                 producers,
                 tuple(sorted(space.norms, key=order.__getitem__)),
-                tuple(sorted(space.readers, key=lambda reader: walk.calls[reader[0]])),
-                tuple(sorted(space.depthwise, key=walk.calls.__getitem__)),
+                tuple(
+                    (reader, columns * space.channels)
+                    for reader, columns in sorted(space.readers, key=lambda r: walk.calls[r[0]])
+                ),
+                tuple(sorted(space.grouped, key=walk.calls.__getitem__)),
+                space.channels,
             )
     return dict(sorted(groups.items(), key=lambda item: walk.calls[item[0]]))
 
@@ -184,7 +199,8 @@ class _Walk:
         return _Value(space, 1, shape)
 
     def _module(self, node: fx.Node, name: str) -> _Value:
-        module, source = self.modules[name], self._source(node)
+        module: Any = self.modules[name]
+        source = self._source(node)
         if isinstance(module, nn.Flatten):
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
@@ -203,9 +219,11 @@ class _Walk:
         if type(module) in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
-        if is_depthwise(module) and source.columns == 1 and fitting:
-            source.space.root().depthwise.append(name)
-            return _Value(source.space, 1, _shape(node))
+        if is_grouped(module) and source.columns == 1 and fitting:
+            space = source.space.root()
+            space.grouped.append(name)
+            space.channels = math.lcm(space.channels, space.width // module.groups)
+            return _Value(space, 1, _shape(node))
         convolves = type(module) in CONVOLUTIONS and module.groups == 1 and fitting
         if convolves or (type(module) is nn.Linear and len(source.shape) == 2):
             source.space.root().readers.append((name, source.columns))

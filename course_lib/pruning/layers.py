@@ -36,8 +36,10 @@ FLATTENS = {torch.flatten, "flatten"}
 WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)  # what can be made narrower
 
 
-def is_depthwise(layer: nn.Module) -> bool:
-    """Whether it is a convolution with one filter per channel, as MobileNet's are."""
+def is_grouped(layer: nn.Module) -> bool:
+    """Whether it is a convolution in groups, each of which makes as many channels as it reads: one
+    channel if it is depthwise, as MobileNet's are; a few in ResNeXt and RegNet.
+    """
     if not isinstance(layer, CONVOLUTIONS):
         return False
-    return 1 < layer.groups == layer.in_channels == layer.out_channels
+    return layer.groups > 1 and layer.in_channels == layer.out_channels

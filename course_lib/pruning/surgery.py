@@ -43,17 +43,18 @@ def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[st
             raise PruningError(
                 f"keep[{name!r}] must rise from 0 or more to {size - 1} or less, no index twice."
             )
+        width = size * groups[name].channels
         for producer in groups[name].producers:
             wide = network.get_submodule(producer).weight.shape[0]  # type: ignore[union-attr,index]
-            if wide != size:
+            if wide != width:
                 raise PruningError(
-                    f"{producer} has {wide} filters, its group {size}: "
+                    f"{producer} has {wide} filters, its group {width}: "
                     "call find_groups again after pruning."
                 )
 
 
 def columns_of(kept: Tensor, columns: int) -> Tensor:
-    """A reader's input columns of the kept channels: [3] with 4 columns each → [12, 13, 14, 15]."""
+    """What belongs to the kept indices: [3] with 4 columns each → [12, 13, 14, 15]."""
     return (kept[:, None] * columns + torch.arange(columns, device=kept.device)).flatten()
 
 
@@ -64,12 +65,13 @@ def kept_slices(
     slices: dict[str, dict[int, Tensor]] = {}
     for name, kept in keep.items():
         group = groups[name]
-        for layer in (*group.producers, *group.depthwise):
-            slices.setdefault(f"{layer}.weight", {})[0] = kept
-            slices.setdefault(f"{layer}.bias", {})[0] = kept
+        channels = columns_of(kept, group.channels)
+        for layer in group.makers:
+            slices.setdefault(f"{layer}.weight", {})[0] = channels
+            slices.setdefault(f"{layer}.bias", {})[0] = channels
         for norm in group.norms:
             for tensor in NORM_TENSORS:
-                slices.setdefault(f"{norm}.{tensor}", {})[0] = kept
+                slices.setdefault(f"{norm}.{tensor}", {})[0] = channels
         for reader, columns in group.readers:
             slices.setdefault(f"{reader}.weight", {})[1] = columns_of(kept, columns)
     return slices
@@ -128,18 +130,19 @@ def prune(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Te
 def _set_widths(network: nn.Module, group: Group) -> None:
     """Make the layers' own records of their widths agree with their weights."""
     for name in (*group.producers, *(reader for reader, _ in group.readers)):
-        layer = network.get_submodule(name)
-        width_out, width_in = layer.weight.shape[:2]  # type: ignore[union-attr,index]
+        layer: Any = network.get_submodule(name)
+        width_out, width_in = layer.weight.shape[:2]
         if isinstance(layer, nn.Linear):
             layer.out_features, layer.in_features = width_out, width_in
         else:
-            layer.out_channels, layer.in_channels = width_out, width_in  # type: ignore[assignment]
+            layer.out_channels, layer.in_channels = width_out, width_in
     width: Any = len(network.get_submodule(group.producers[0]).weight)  # type: ignore[arg-type]
     for name in group.norms:
         network.get_submodule(name).num_features = width
-    for name in group.depthwise:
+    for name in group.grouped:
         layer = network.get_submodule(name)
-        layer.in_channels = layer.out_channels = layer.groups = width
+        layer.in_channels = layer.out_channels = width
+        layer.groups = width // layer.weight.shape[1]
 
 
 @contextmanager

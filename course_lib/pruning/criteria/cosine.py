@@ -55,21 +55,21 @@ def cosine_outputs(
     """The same of what the filters answer to random inputs, as the article describes it.
 
     A filter's answer at one position is a product with one patch of its input, plus its bias. So
-    each producer gets 1,024 patches of its own, standard normal; drawn on the CPU, so that they are
+    each layer gets 1,024 patches of its own, standard normal; drawn on the CPU, so that they are
     the same on every device. The inner product of two filters' answers is then on average that of
     their weights (and biases): for filters without bias this is a noisy `cosine`.
     """
     scores = {}
     for name, group in groups.items():
         answers = []
-        for producer in group.producers:
-            layer = network.get_submodule(producer)
+        for maker in group.makers:
+            layer = network.get_submodule(maker)
             weight = layer.weight.detach().flatten(1).cpu().double()  # type: ignore
             patches = torch.randn(RANDOM_INPUTS, weight.shape[1], generator=generator)
             answer = weight @ patches.double().T
             if layer.bias is not None:
                 answer += layer.bias.detach().cpu().double()[:, None]  # type: ignore
-            answers.append(answer)
+            answers.append(answer.reshape(group.size, -1))
         scores[name] = absorption_heights(torch.cat(answers, dim=1))
     return scores
 

@@ -132,20 +132,22 @@ def second_derivatives(gradient: Tensor, weight: Tensor) -> Tensor:
 
 
 def weights_of(network: nn.Module, groups: Mapping[str, Group]) -> dict[str, Tensor]:
-    """The producers' weights as tensors of their own that can be differentiated by.
+    """The filters' weights as tensors of their own that can be differentiated by.
 
     They share the network's memory, but neither its `requires_grad` nor its `grad`.
     """
     return {
-        f"{producer}.weight": network.get_submodule(producer).weight.detach().requires_grad_()  # type: ignore[operator,union-attr]
+        f"{maker}.weight": network.get_submodule(maker).weight.detach().requires_grad_()  # type: ignore[operator,union-attr]
         for group in groups.values()
-        for producer in group.producers
+        for maker in group.makers
     }
 
 
 def over_groups(groups: Mapping[str, Group], saliencies: Mapping[str, Tensor]) -> Scores:
-    """For each index the sum over its producers."""
+    """For each index the sum over its filters."""
     return {
-        name: torch.stack([saliencies[f"{producer}.weight"] for producer in group.producers]).sum(0)
+        name: torch.stack([saliencies[f"{maker}.weight"] for maker in group.makers])
+        .reshape(-1, group.size, group.channels)
+        .sum((0, 2))
         for name, group in groups.items()
     }

@@ -18,9 +18,9 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def filters_of(network: nn.Module, group: Group) -> Tensor:
-    """The weights behind each index, [size, weights]: the producers' filters, end to end."""
-    weights = [network.get_submodule(name).weight for name in group.producers]
-    return torch.cat([weight.detach().flatten(1) for weight in weights], dim=1)  # type: ignore
+    """The weights behind each index, [size, weights]: its filters of all layers, end to end."""
+    weights = [network.get_submodule(name).weight for name in group.makers]
+    return torch.cat([weight.detach().reshape(group.size, -1) for weight in weights], dim=1)  # type: ignore
 
 
 def _norm_criterion(order: float) -> Criterion:
@@ -37,7 +37,9 @@ def _norm_criterion(order: float) -> Criterion:
         }
 
     score.__name__ = score.__qualname__ = f"l{order:g}"
-    score.__doc__ = f"The {order:g}-norm of the weights behind each index, all producers' together."
+    score.__doc__ = (
+        f"The {order:g}-norm of the weights behind each index, all its filters' together."
+    )
     return score
 
 
@@ -65,7 +67,8 @@ def bn_scale(
         scales = [scale for scale in scales if scale is not None]
         if not scales:
             raise PruningError(f"{name} has no batch norm with a scale: choose l1 instead.")
-        scores[name] = torch.stack([s.detach().abs() for s in scales]).sum(0).cpu()  # type: ignore
+        total = torch.stack([s.detach().abs() for s in scales]).sum(0).cpu()  # type: ignore
+        scores[name] = total.reshape(group.size, -1).sum(1)
     return scores
 
 
