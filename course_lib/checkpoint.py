@@ -82,6 +82,16 @@ class State:
             return self.config.batches
         return self.config.finetune_batches + (self.config.final_batches if self.last else 0)
 
+    @property
+    def expected_batches(self) -> int:
+        """How many batches the run has in all, if what is left of it passes."""
+        if self.finished:
+            return self.batches
+        known = self.batches - self.batch + self.phase_batches
+        to_come = 0 if self.last else self.config.rounds - self.round
+        more = self.config.final_batches if to_come else 0
+        return known + to_come * self.config.finetune_batches + more
+
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever meets half of it."""

@@ -130,12 +130,6 @@ class Config:
                 "network to begin with."
             )
 
-    @property
-    def total_batches(self) -> int:
-        """Batches of the whole run, if no round needs a second fine-tuning."""
-        final = self.final_batches if self.rounds else 0
-        return self.batches + self.rounds * self.finetune_batches + final
-
     def network(self, classes: int, channels: int, image_size: int) -> ResNetConfig:
         """The full network for this data."""
         from course_lib.resnet import resnet_config  # here, since it imports PyTorch

@@ -114,7 +114,7 @@ def iterate(
     loader = make_loader(config, data, device)
     precision = pick_precision(config.precision, device)
     with tqdm(
-        total=max(config.total_batches, state.batches),
+        total=state.expected_batches,
         initial=state.batches,
         unit="batch",
         disable=not progress or distributed.rank() > 0,
@@ -218,8 +218,6 @@ def _close_phase(run: Run) -> None:
     if not passed and state.tries_left:
         state.attempt, state.batch = state.attempt + 1, 0
         checkpoint.start_cycle(state)
-        so_far = state.batches if state.last else run.bar.total or 0
-        run.bar.total = so_far + state.phase_batches
     else:
         state.seconds += time.perf_counter() - clock
         clock = time.perf_counter()
@@ -229,6 +227,7 @@ def _close_phase(run: Run) -> None:
             state.finished = True
         else:
             _next_round(run)
+    run.bar.total = state.expected_batches
     state.seconds += time.perf_counter() - clock
 
 

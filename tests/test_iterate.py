@@ -199,13 +199,15 @@ def test_the_last_round_may_fine_tune_longer(tmp_path):
     """The whole cycle is longer, it is counted, and a resumed run ends with the same weights."""
     longer = replace(TINY, final_batches=9)
     rates: dict[str, list[float]] = {}
+    expected = set()
 
     def watch(state: State) -> None:
         rates.setdefault(state.phase, []).append(state.schedule.get_last_lr()[0])
+        expected.add(state.expected_batches)
 
     whole = run(longer, tmp_path / "whole", after_batch=watch)
     assert [line["batches"] for line in whole.history] == [24, 30, 36, 51]
-    assert longer.total_batches == 51
+    assert expected == {whole.expected_batches} == {51}
     assert [len(rates[phase]) for phase in ("round 1", "round 2", "round 3")] == [6, 6, 15]
     assert rates["round 3"].index(max(rates["round 3"])) > rates["round 2"].index(
         max(rates["round 2"])
@@ -220,7 +222,9 @@ def test_the_last_round_may_fine_tune_longer(tmp_path):
     mine = run(longer, tmp_path / "cut", resume=True).network.state_dict()
     other = whole.network.state_dict()
     assert all(torch.equal(mine[name], other[name]) for name in other)
-    assert replace(longer, rounds=0).total_batches == 24
+    expected.clear()
+    run(replace(longer, rounds=0), tmp_path / "alone", after_batch=watch)
+    assert expected == {24}
 
 
 def test_a_longer_last_round_that_fails_is_tried_at_the_same_length(tmp_path):
@@ -233,6 +237,7 @@ def test_a_round_that_does_not_recover_takes_the_batches_saved_for_the_last(tmp_
     saving = replace(TINY, final_batches=9, curve_every=3)
     answers = loop.Run.check
     lengths: dict[str, int] = {}
+    expected: dict[str, set[int]] = {}
 
     def check(self: loop.Run, limit: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Right in all phases but the two first tries of the second round."""
@@ -242,11 +247,16 @@ def test_a_round_that_does_not_recover_takes_the_batches_saved_for_the_last(tmp_
 
     def watch(state: State) -> None:
         lengths[state.phase] = state.batch
+        expected.setdefault(state.phase, set()).add(state.expected_batches)
 
     monkeypatch.setattr(loop.Run, "check", check)
     state = run(saving, tmp_path / "whole", after_batch=watch)
     assert lengths == {"base": 24, "round 1": 6, "round 2": 6, "round 2, try 2": 6} | {
         "round 2, try 3": 15
+    }
+    assert expected == {"base": {51}, "round 1": {51}, "round 2": {51}} | {
+        "round 2, try 2": {57},
+        "round 2, try 3": {57},
     }
     assert state.finished, "that round is the last, though three were asked for"
     assert [(line["passed"], line["attempts"]) for line in state.history] == [

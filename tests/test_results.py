@@ -311,7 +311,7 @@ def test_what_the_last_network_gets_decides_at_full_width():
     assert (preset.rounds, preset.finetune_batches, preset.finetune_rate) == (1, 800, 0.1)
     assert 1 - preset.fraction == pytest.approx(run["left"], abs=0.001)
     control = json.loads((RECORDED / "laptop.json").read_text())["control"]
-    assert control["batches"] == preset.total_batches == laptop.total_batches
+    assert control["batches"] == preset.batches + 800 == laptop.batches + 2 * laptop.final_batches
 
 
 def test_the_preset_for_photographs_loses_nothing_at_full_width():
