@@ -22,6 +22,13 @@ LAYOUTS: dict[str, tuple[dict[str, int], dict[str, list[int]], str]] = {
     "no val": ({"train": 20, "test": 2}, {"train": [17, 17], "val": [3, 3]}, "val is cut from tr"),
     "no test": ({"train": 9, "val": 4}, {"val": [2, 2], "test": [2, 2]}, "test is cut from val"),
     "train only": ({"train": 20}, {"train": [14, 14], "test": [3, 3]}, "only train"),
+    "unpacked": ({"photos/train": 9, "photos/val": 4}, {"val": [2, 2]}, "photos is the only"),
+    "unpacked, one tree": ({"one/two": 20}, {"train": [14, 14]}, "two is the only folder in"),
+    "unpacked twice": (
+        {"training_set/training_set": 20, "test_set/test_set": 2},
+        {"train": [17, 17], "test": [2, 2]},
+        "val is cut from train",
+    ),
 }
 
 
@@ -43,7 +50,13 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert scan.classes == ("bus", "train", "tram")
 
 
-@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("val", "test"), ("my val", "train")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        *[("seg_train", "seg_test"), ("val", "test"), ("my val", "train")],
+        ("seg_train/seg_train", "seg_test/seg_test"),
+    ],
+)
 def test_parts_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, str]) -> None:
     for i, name in enumerate(names):
         fill(tmp_path / "in" / name, {"cats": 5, "dogs": 5}, start=100 * i)
@@ -137,6 +150,7 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "loose images": (lambda root: draw(root / "1.png", 1, 1), ["loose images", "DIR/red/photo"]),
     "one class": (only({"a": 5}), ["only one class, 'a'"]),
+    "one class, below": (trees(a={"old": 5}), ["only one class, 'old'"]),
     "an empty class": (
         only({"a": 5, "b": 0, "c": 5}),
         ["'b' has 0 different readable images", "folder out"],
@@ -155,9 +169,9 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "empty test": (
         trees(train={"a": 3, "b": 3}, test={"a": 0}),
-        ["test has too few readable images", "take the folder out"],
+        ["test has too few different readable images", "take the folder out"],
     ),
-    "broken test": (all_broken, ["test", "too few readable images", "a/1.jpg"]),
+    "broken test": (all_broken, ["test", "too few different readable images", "a/1.jpg"]),
     "two vals": (
         trees(train={"a": 3}, val={"a": 3}, valid={"a": 3}),
         ["two folders for val, val and valid"],

@@ -2,6 +2,7 @@
 
 Two layouts are understood: `DIR/<class>/…/image.jpg`, which is divided into parts later, and the
 same below `DIR/train`, `DIR/val` and `DIR/test`, of which train and one of the others must exist.
+Where an archive was unpacked to a folder in a folder, as in DIR/train/train, the inner one counts.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Scan:
     root: Path
     files: tuple[ImageFile, ...]
     classes: tuple[str, ...]
+    places: Mapping[str, Path]  # tree → the folder of its classes
     shares: Mapping[str, Mapping[str, float]]  # tree → part → share
     notes: tuple[str, ...]
 
@@ -76,7 +78,7 @@ def scan_folder(folder: str | Path) -> Scan:
             f" {named(skipped)}."
         )
     classes = _classes(root, trees, files, skipped)
-    scan = Scan(root, tuple(files), classes, _shares(tuple(trees)), tuple(notes))
+    scan = Scan(root, tuple(files), classes, trees, _shares(tuple(trees)), tuple(notes))
     require_enough(scan, Counter((file.tree, file.class_name) for file in files))
     return scan
 
@@ -87,11 +89,11 @@ def require_enough(scan: Scan, have: Mapping[tuple[str, str], int]) -> None:
     `have`: (tree, class) → number of images. A class may be absent from val and test trees.
     """
     for tree, parts in scan.shares.items():
-        place = scan.root / tree
+        place = scan.places[tree]
         if sum(have.get((tree, name), 0) for name in scan.classes) < len(parts):
             raise CourseError(
-                f"{place} has too few readable images in class folders: add some or take the"
-                f" folder out; {LAYOUT}."
+                f"{place} has too few different readable images in class folders: add some or take"
+                f" the folder out; {LAYOUT}."
             )
         if "train" not in parts:
             continue
@@ -113,7 +115,7 @@ def named(items: Sequence[str], most: int = 5) -> str:
 
 
 def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return tree → path, or {"": root} where the folder isn't divided yet; and notes."""
+    """Return tree → path, or {"": path} where the folder isn't divided yet; and notes."""
     found: dict[str, Path] = {}
     others = []
     for entry in _entries(root):
@@ -135,11 +137,29 @@ def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
             if part not in found:
                 source = "train" if part == "val" else "val"
                 notes.append(f"There is no folder {part}: {part} is cut from {source}.")
-        return {part: found[part] for part in PARTS if part in found}, notes
+        return {part: _inner(found[part]) for part in PARTS if part in found}, notes
     if found.keys() == {"train"} and not others:
-        return {"": found["train"]}, ["There is only train: val and test are cut from it."]
+        return {"": _inner(found["train"])}, ["There is only train: val and test are cut from it."]
+    inner = _inner(root)
+    if inner != root:
+        trees, notes = _trees(inner)
+        return trees, [f"{inner.name} is the only folder in {root}: its folders count.", *notes]
     _refuse_parts_as_classes(root)
     return {"": root}, []
+
+
+def _inner(folder: Path) -> Path:
+    """The only folder in this one, if that holds folders and no images; else this one."""
+    folders = [entry for entry in _entries(folder) if entry.is_dir()]
+    if len(folders) != 1:
+        return folder
+    entries = _entries(folders[0].path)
+    nested = any(entry.is_dir() for entry in entries)
+    return Path(folders[0].path) if nested and not any(map(_is_image, entries)) else folder
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in ENDINGS
 
 
 def _refuse_parts_as_classes(root: Path) -> None:
@@ -150,7 +170,7 @@ def _refuse_parts_as_classes(root: Path) -> None:
     for entry in _entries(root):
         if not entry.is_dir() or not LIKE_A_PART.search(entry.name):
             continue
-        for inner in filter(os.DirEntry.is_dir, _entries(entry.path)):
+        for inner in filter(os.DirEntry.is_dir, _entries(_inner(Path(entry.path)))):
             first = owner.setdefault(inner.name, entry.name)
             if first != entry.name:
                 raise CourseError(
@@ -180,7 +200,7 @@ def _tree_files(root: Path, tree: str, place: Path, skipped: list[str]) -> list[
         seen = {os.path.realpath(root), os.path.realpath(place)}
         for file in _walk(entry.path, seen):
             path = _below(root, file.path)
-            if os.path.splitext(file.name)[1].lower() in ENDINGS:
+            if _is_image(file):
                 stat = file.stat()
                 files.append(ImageFile(path, tree, entry.name, stat.st_size, stat.st_mtime_ns))
             else:
@@ -232,14 +252,13 @@ def _classes(
         if any(path.lower().endswith((".heic", ".heif")) for path in skipped):
             what += " but .heic files, which can't be read here (convert them to .jpg)"
         raise CourseError(f"{first} {what}: {LAYOUT}.")
-    top = "" if "" in trees else "train"
     loops = {os.path.realpath(root), os.path.realpath(first)}
     folders = [entry for entry in _entries(first) if entry.is_dir()]
     classes = sorted(e.name for e in folders if os.path.realpath(e.path) not in loops)
     strangers = sorted({file.class_name for file in files} - set(classes))
     if strangers:
         raise CourseError(
-            f"Class {strangers[0]!r} has images in another part but not in {root / top}:"
+            f"Class {strangers[0]!r} has images in another part but not in {first}:"
             " add some there or take the class's folder out."
         )
     if len(classes) < 2:
