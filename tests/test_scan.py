@@ -68,7 +68,13 @@ def test_iphone_photographs_are_named(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "in" / name).mkdir(parents=True)
         (tmp_path / "in" / name / "IMG_1.HEIC").write_bytes(b"x")
-    assert "convert them to .jpg" in raises(tmp_path / "in")
+    words = "2 .heic files can't be read here (convert them to .jpg): cat/IMG_1.HEIC, dog"
+    assert words in raises(tmp_path / "in")
+    fill(tmp_path / "in", {"cat": 5, "dog": 2})
+    message = raises(tmp_path / "in")
+    assert "'dog' has 2 different" in message and words in message
+    fill(tmp_path / "in", {"cat": 5, "dog": 5})
+    assert words in scan_folder(tmp_path / "in").notes[0]
 
 
 def test_nested_hidden_linked_and_strange_files(tmp_path: Path) -> None:
@@ -138,7 +144,7 @@ def all_broken(root: Path) -> None:
 
 PROBLEMS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no folder": (lambda root: None, ["no folder", "check the path", "DIR/red/photo.jpg"]),
-    "a file": (lambda root: root.write_text("x"), ["is a file", "sub-folder of images per class"]),
+    "a file": (lambda root: root.write_text("x"), ["is a file", "unpack", "sub-folder of images"]),
     "empty": (lambda root: root.mkdir(), ["holds no images", "sub-folder of images per class"]),
     "no images": (
         lambda root: [(root / n).mkdir(parents=True) for n in "ab"],

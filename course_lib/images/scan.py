@@ -65,21 +65,29 @@ def scan_folder(folder: str | Path) -> Scan:
     if not root.exists():
         raise CourseError(f"There is no folder {root}: check the path; {LAYOUT}.")
     if not root.is_dir():
-        raise CourseError(f"{root} is a file, not a folder: {LAYOUT}.")
+        raise CourseError(f"{root} is a file, not a folder (unpack an archive first): {LAYOUT}.")
     root = root.resolve()
     trees, notes = _trees(root)
     files: list[ImageFile] = []
     skipped: list[str] = []
     for tree, place in trees.items():
         files += _tree_files(root, tree, place, skipped)
-    if skipped:
+    phone = [path for path in skipped if path.lower().endswith((".heic", ".heif"))]
+    convert = f"{len(phone)} .heic files can't be read here (convert them to .jpg): {named(phone)}."
+    notes += [convert] if phone else []
+    if other := [path for path in skipped if path not in set(phone)]:
         notes.append(
-            f"{len(skipped)} files were left out, having no image's ending or no class folder:"
-            f" {named(skipped)}."
+            f"{len(other)} files were left out, having no image's ending or no class folder:"
+            f" {named(other)}."
         )
-    classes = _classes(root, trees, files, skipped)
-    scan = Scan(root, tuple(files), classes, trees, _shares(tuple(trees)), tuple(notes))
-    require_enough(scan, Counter((file.tree, file.class_name) for file in files))
+    try:
+        classes, shares = _classes(root, trees, files, skipped), _shares(tuple(trees))
+        scan = Scan(root, tuple(files), classes, trees, shares, tuple(notes))
+        require_enough(scan, Counter((file.tree, file.class_name) for file in files))
+    except CourseError as error:
+        if phone:  # they may be what is lacking
+            raise CourseError(f"{error} {convert}") from None
+        raise
     return scan
 
 
@@ -249,8 +257,6 @@ def _classes(
     if not files:
         loose = [path for path in skipped if os.path.splitext(path)[1].lower() in ENDINGS]
         what = "has loose images, not sorted into classes" if loose else "holds no images"
-        if any(path.lower().endswith((".heic", ".heif")) for path in skipped):
-            what += " but .heic files, which can't be read here (convert them to .jpg)"
         raise CourseError(f"{first} {what}: {LAYOUT}.")
     loops = {os.path.realpath(root), os.path.realpath(first)}
     folders = [entry for entry in _entries(first) if entry.is_dir()]
