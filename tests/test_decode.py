@@ -154,7 +154,7 @@ DAMAGED_EXIF = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", DAMAGED_EXIF)
 def test_damaged_exif_does_not_lose_the_picture(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (16, 16), RED).save(tmp_path / "a.jpg", exif=DAMAGED_EXIF[name])
@@ -215,7 +215,7 @@ UNDECODABLE: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", UNDECODABLE)
 def test_undecodable(tmp_path: Path, name: str) -> None:
     written, reason = UNDECODABLE[name]
@@ -226,6 +226,12 @@ def test_undecodable(tmp_path: Path, name: str) -> None:
     assert reason in str(caught.value)
     assert str(caught.value)
     assert "image.png" not in str(caught.value)  # the caller names the file
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_size_of_a_very_large_photograph_is_read_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(bomb(12_000))
+    assert short_side(tmp_path / "a.png") == 12_000
 
 
 @pytest.mark.parametrize("function", [lambda path: decode(path, 8), short_side])
@@ -239,7 +245,6 @@ def test_missing_file_and_folder(tmp_path: Path, function: Callable[[Path], obje
 WHOLE = {kind: saved(smooth(24, 24), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF")}
 
 
-@pytest.mark.filterwarnings("ignore")
 @given(
     kind=st.sampled_from(sorted(WHOLE)),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8),

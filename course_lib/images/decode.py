@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def decode(path: str | Path, size: int) -> np.ndarray:
     Raises UndecodableImage, with the reason, for anything that isn't a whole, readable image.
     """
     try:
-        return _decode(Path(path), size)
+        with warnings.catch_warnings(action="ignore"):  # what matters comes as an exception
+            return _decode(Path(path), size)
     except UndecodableImage:
         raise
     except Exception as error:
@@ -46,7 +48,7 @@ def decode(path: str | Path, size: int) -> np.ndarray:
 def short_side(path: str | Path) -> int:
     """Return the length of the image's short side in pixels, read from the header alone."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             return min(image.size)
     except Exception as error:
         raise UndecodableImage(_reason(error)) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -118,9 +117,6 @@ def _build(scan: Scan, size: int, seed: int, aside: Path, progress: bool) -> Non
     dealer = _Dealer(scan)
     bad: list[str] = []
     with ExitStack() as stack:
-        # Pillow's remarks on odd EXIF data and the like; what matters comes as an exception.
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
         writers = {
             part: stack.enter_context(RowWriter(aside / f"{part}.npy", (size, size, 3)))
             for part in PARTS
