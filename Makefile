@@ -33,7 +33,7 @@ setup: $(READY)  ## make the environment in .venv with the exact versions
 
 # A folder that holds a run goes on with it; a finished run is reported again at once.
 run: $(READY)  ## train, prune and report on generated data (PRESET, DATA, OUT, ARGS)
-	$(BIN)/python -m course_lib run --preset $(PRESET) --data $(DATA) --out $(OUT) \
+	$(BIN)/python -m course_lib run --preset $(PRESET) --data "$(DATA)" --out $(OUT) \
 	  $(if $(wildcard $(OUT)/config.json),--resume) $(ARGS)
 
 doctor: $(READY)  ## check that this machine has what the course needs

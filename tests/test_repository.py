@@ -188,7 +188,8 @@ def stub(path: Path, version_check: int) -> None:
     """
     path.write_text(
         "#!/bin/sh\n"
-        'echo "$@" >>calls\n'
+        "for word; do case $word in *' '*) word=\"'$word'\";; esac; line=\"$line $word\"; done\n"
+        'echo "${line# }" >>calls\n'
         'case "$1 $2" in\n'
         '"-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python";;\n'
         f'"-c import"*) exit {version_check};;\n'
@@ -239,6 +240,13 @@ def test_make_run_goes_on_with_a_run_that_was_begun(copy: Path) -> None:
     assert make(copy, "run")[1] == [f"{RUN} --resume"]
     other = RUN.replace("runs/laptop", "runs/other")
     assert make(copy, "run", "OUT=runs/other", "ARGS=--seed 1")[1] == [f"{other} --seed 1"]
+
+
+@needs_make
+def test_make_run_takes_a_folder_with_a_space_in_its_name(copy: Path) -> None:
+    make(copy, "setup")
+    expected = "-m course_lib run --preset photos --data '~/my photos' --out runs/photos"
+    assert make(copy, "run", "DATA=~/my photos")[1] == [expected]
 
 
 @needs_make
