@@ -191,7 +191,7 @@ def _add_score(commands: Any) -> None:
 def _folder(text: str) -> Path:
     if not text.strip():  # an unset variable of the shell; Path("") would be the current folder
         raise argparse.ArgumentTypeError("it is empty: name a folder")
-    return Path(text)
+    return Path(os.path.expanduser(text))
 
 
 def _add_option(group: Any, option: Any) -> None:

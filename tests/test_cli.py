@@ -61,6 +61,13 @@ def test_resuming_nothing(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_home_is_found_where_no_shell_does_it(tmp_path, capsys, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    status, _, error = course(capsys, "run", "--out=~/none", "--resume")
+    assert status == 2 and str(tmp_path / "none") in error
+
+
 def test_resuming_where_only_the_config_was_written_starts_over(tmp_path, capsys):
     config = make_config("smoke", batches=2, rounds=0, base_width=4, val_images=16, test_images=16)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
