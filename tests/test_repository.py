@@ -17,6 +17,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from PIL import Image
+
+from course_lib import vehicles
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -160,6 +163,18 @@ def test_python_in_the_readme_runs() -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_a_photograph_is_named_as_the_readme_says(tmp_path: Path, monkeypatch, capsys) -> None:
+    text = read("README.md")
+    (block,) = re.findall(r"^```python no-run\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "runs" / "laptop").mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "small" / "pruned.pt", tmp_path / "runs" / "laptop" / "network.pt")
+    image, label = vehicles.draw(0, "test", 0, size=96)
+    Image.fromarray(image).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert re.fullmatch(rf"{vehicles.CLASSES[label]} \d+%\n", capsys.readouterr().out)
 
 
 def test_readme_has_one_marked_place_for_measured_figures() -> None:
