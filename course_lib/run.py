@@ -7,6 +7,7 @@ import errno
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,9 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def load_data(config: Config, cache: Path | None, progress: bool) -> Data:
-    """The images of a run; a batch of them has a share for every process."""
+    """The images of a run, noting where they are too few for its gate; a batch of them has a share
+    for every process.
+    """
     data = data_sets.load(
         config.data,
         image_size=config.image_size,
@@ -208,6 +211,14 @@ def load_data(config: Config, cache: Path | None, progress: bool) -> Data:
         progress=progress,
     )
     distributed.check_shares(min(config.batch_size, len(data.train.labels)))
+    share = 1 / len(data.val.labels)
+    if config.gate and config.rounds and 0 < config.tolerance < share:
+        note = (
+            f"val: one of the {len(data.val.labels)} images is {100 * share:.1f} points of accuracy"
+            f" and the gate lets {100 * config.tolerance:.1f} pass, so luck decides:"
+            " add images, or give a larger --tolerance."
+        )
+        data = replace(data, notes=(*data.notes, note))
     return data
 
 

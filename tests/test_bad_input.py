@@ -386,6 +386,17 @@ def test_broken_images_are_named_and_the_run_goes_on(tmp_path, capsys, no_report
         assert name not in output
 
 
+@pytest.mark.parametrize(("options", "told"), [([], True), (["--tolerance", "0.6"], False)])
+def test_too_few_validation_images_for_the_gate(tmp_path, capsys, no_report, options, told):
+    data = paint(tmp_path / "data", {"a": 8, "b": 8})
+    loud = [argument for argument in RUN if argument != "--quiet"]
+    places = ["--out", tmp_path / "run", "--cache", tmp_path / "cache", "--data", data]
+    status, output, error = course(capsys, *loud, *places, "--gate", *options)
+    assert status == 0, error
+    words = "one of the 2 images is 50.0 points of accuracy and the gate lets 2.0 pass"
+    assert (words in output) == told
+
+
 def test_names_that_a_terminal_cannot_show():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     _never_fail_on_a_name(stream)
