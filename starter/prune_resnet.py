@@ -183,13 +183,22 @@ def main() -> None:
         raise ValueError("--out is a new file in a folder there is, --fraction between 0 and 1.")
     torch.manual_seed(0)
     parts = ["train", "val"] + ["test"] * (o.folder / "test").is_dir()
+    if not all((o.folder / part).is_dir() for part in parts):
+        raise ValueError(
+            f"{o.folder} must hold train/ and val/, a folder of images per class in each."
+        )
     data = {part: load_images(o.folder / part, o.size, o.batch_size) for part in parts}
     found: list = [batches.dataset for batches in data.values()]
     classes = found[0].classes
     if any(images.classes != classes for images in found):
         raise ValueError(f"{' and '.join(parts)} must have the same classes.")
     print(f"{sum(1 for images in found for _ in images):,} images can be read.")  # or one is named
-    network = models.get_model(o.arch, weights=None if o.random else "DEFAULT")
+    try:
+        network = models.get_model(o.arch, weights=None if o.random else "DEFAULT")
+    except OSError as error:
+        raise ValueError(
+            f"ImageNet's weights can't be had ({error}): connect, or add --random."
+        ) from error
     network.fc = nn.Linear(network.fc.in_features, len(classes))
     full = best = network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     train(full, data["train"], o.epochs, o.rate)

@@ -156,7 +156,8 @@ def said(starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: An
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "nowhere"),
+        (["nowhere"], "nowhere must hold train/ and val/"),
+        (["photos/train"], "train must hold train/ and val/"),
         (["photos", "--out", "no/such/place.pt"], "--out is a new file in a folder there is"),
         (["photos", "--out", "photos"], "--out is a new file in a folder there is"),
         (["photos", "--out", "kept.pt"], "--out is a new file in a folder there is"),
@@ -268,7 +269,8 @@ def test_weights_that_cannot_be_downloaded(
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "photos", images=1)
-    assert "no connection" in said(starter, ["photos", "--size", "32"], monkeypatch, capsys)
+    words = said(starter, ["photos", "--size", "32"], monkeypatch, capsys)
+    assert "(no connection): connect, or add --random" in words
 
 
 def test_pretrained_weights_are_used_with_a_new_last_layer(
