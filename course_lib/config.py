@@ -51,7 +51,10 @@ class Config:
 
     data: str = _option("generated", "generated, cifar10, fashion-mnist, or a folder of images")
     image_size: int | None = _option(
-        None, "pixels on a side (default: the data's own)", low=IMAGE_SIZES[0], high=IMAGE_SIZES[1]
+        None,
+        "pixels on a side (default: the data's own, for a folder at most 64)",
+        low=IMAGE_SIZES[0],
+        high=IMAGE_SIZES[1],
     )
     train_images: int | None = _option(None, "use at most so many training images", low=2)
     val_images: int | None = _option(None, "use at most so many validation images", low=1)

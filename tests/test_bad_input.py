@@ -23,7 +23,7 @@ from PIL import Image
 from course_lib import checkpoint, report, training
 from course_lib.__main__ import _never_fail_on_a_name, main
 from course_lib.config import CRITERIA, DEPTHS, IMAGE_SIZES, LARGEST, SCOPES, Config
-from course_lib.data import LARGEST_SIZE, SMALLEST_SIZE
+from course_lib.data import LARGEST_DEFAULT_SIZE, LARGEST_SIZE, SMALLEST_SIZE
 from course_lib.errors import CourseError
 from course_lib.pruning import CRITERIA as KNOWN_CRITERIA
 from course_lib.pruning import PruningError
@@ -116,6 +116,8 @@ def test_a_command_that_cannot_be_understood(tmp_path, capsys, monkeypatch, argu
 def test_the_choices_are_those_there_are():
     assert (tuple(KNOWN_CRITERIA), KNOWN_SCOPES, tuple(KNOWN_DEPTHS)) == (CRITERIA, SCOPES, DEPTHS)
     assert IMAGE_SIZES == (SMALLEST_SIZE, LARGEST_SIZE)
+    told = {option.name: option.metadata["help"] for option in fields(Config)}["image_size"]
+    assert f"at most {LARGEST_DEFAULT_SIZE})" in told
     assert training.DEVICES[0] == training.PRECISIONS[0] == "auto"
 
 
