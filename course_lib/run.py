@@ -21,6 +21,7 @@ from course_lib.checks import as_begun
 from course_lib.config import Config, default_preset, make_config
 from course_lib.data import Data
 from course_lib.errors import CourseError
+from course_lib.images.scan import named
 from course_lib.images.torchvision_sets import TORCHVISION_SETS
 from course_lib.iterate import iterate
 from course_lib.pruning import PruningError
@@ -63,8 +64,8 @@ def run(
             if not begun:  # else the checkpoint has what the file of --start gave
                 network, data = pretrained.begin_with(config, data)
             data_seconds = time.perf_counter() - clock
-            for note in () if quiet else data.notes:
-                print(note)
+            for line in () if quiet else (described(data), *data.notes):
+                print(line)
             shown = not quiet
             state = iterate(
                 config, data, out, place, network=network, resume=resume, progress=shown
@@ -220,6 +221,16 @@ def load_data(config: Config, cache: Path | None, progress: bool) -> Data:
         )
         data = replace(data, notes=(*data.notes, note))
     return data
+
+
+def described(data: Data) -> str:
+    """What was found, so that classes that aren't the meant ones show before hours of training."""
+    train, val, test = (len(split.labels) for split in (data.train, data.val, data.test))
+    return (
+        f"{data.name}: {len(data.classes)} classes ({named(data.classes)}); {train:,} images for"
+        f" training, {val:,} for validation, {test:,} for test; {data.train.images.shape[1]} pixels"
+        " on a side."
+    )
 
 
 @contextlib.contextmanager

@@ -381,6 +381,7 @@ def test_broken_images_are_named_and_the_run_goes_on(tmp_path, capsys, no_report
     places = ["--out", tmp_path / "run", "--cache", tmp_path / "cache"]
     status, output, error = course(capsys, *loud, *places, "--data", tmp_path / "data")
     assert status == 0, error
+    assert output.startswith("data: 2 classes (a, b); 14 images for training, 3 for validation, 3")
     assert "3 of 23 images could not be read and were left out" in output
     for name in ("b/truncated.jpg", "b/empty.jpg (the file is empty)", "b/text.jpg", "b/notes.txt"):
         assert name in output
