@@ -5,7 +5,6 @@ field.
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -272,8 +271,8 @@ def make_config(preset: str, **options: Any) -> Config:
     return replace(PRESETS[preset], **options)
 
 
-def command_line(config: Config, out: str) -> str:
-    """The shortest command that runs `config`, quoted for a POSIX shell; `out` is its folder.
+def command_words(config: Config, out: str) -> list[str]:
+    """The shortest command that runs `config`, word by word; `out` is its folder.
 
     It starts from the preset that differs in the fewest options. A preset with a limit that
     `config` doesn't have can't serve, since no option takes a limit away; `laptop` has none.
@@ -287,7 +286,7 @@ def command_line(config: Config, out: str) -> str:
     words = ["python", "-m", "course_lib", "run", "--preset", preset_name]
     for key, value in other.items():
         words += _option_words(key, value)
-    return shlex.join([*words, *_option_words("out", out)])
+    return [*words, *_option_words("out", out)]
 
 
 def _option_words(name: str, value: Any) -> list[str]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from course_lib import pictures
 from course_lib.answers import changed
-from course_lib.config import Config, command_line
+from course_lib.config import Config, command_words
 from course_lib.data import Split
+from course_lib.machine import quoted
 from course_lib.markup import STYLE, Safe, element, escape, scrolling, table
 from course_lib.plots import alt_text
 
@@ -303,7 +304,7 @@ def _provenance(summary: Record) -> Section:
     return [
         element("h2", "How it was made"),
         element("h3", "The command that repeats it, in a new folder"),
-        element("pre", element("code", command_line(Config(**config), "again"))),
+        element("pre", element("code", quoted(command_words(Config(**config), "again")))),
         element("h3", "Data"),
         element("ul", *(element("li", note) for note in notes)),
         element("h3", "Machine and versions"),

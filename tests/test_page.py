@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shlex
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -23,8 +22,9 @@ from tiny import TINY, tiny_data
 from course_lib import measure, pictures, report
 from course_lib.__main__ import make_parser
 from course_lib.answers import changed
-from course_lib.config import PRESETS, Config, command_line, make_config
+from course_lib.config import PRESETS, Config, command_words, make_config
 from course_lib.iterate import iterate, make_loader
+from course_lib.machine import quoted
 from course_lib.markup import VOID, element, escape
 from course_lib.page import MOST_EXAMPLES, finding, report_page
 from course_lib.plots import alt_text
@@ -315,7 +315,7 @@ def test_the_page_is_there_before_the_summary_that_says_so(run, tmp_path, monkey
     ],
 )
 def test_the_command_repeats_the_run(config):
-    words = shlex.split(command_line(config, "-new folder"))
+    words = command_words(config, "-new folder")
     assert words[:3] == ["python", "-m", "course_lib"]
     options = vars(make_parser().parse_args(words[3:]))
     assert (options.pop("command"), str(options.pop("out"))) == ("run", "-new folder")
@@ -323,8 +323,13 @@ def test_the_command_repeats_the_run(config):
 
 
 def test_the_command_is_as_short_as_it_can_be(run, page):
-    assert command_line(PRESETS["smoke"], "x").endswith("run --preset smoke --out x")
-    assert page.text("code") == [command_line(run["state"].config, "again")]
+    assert command_words(PRESETS["smoke"], "x")[3:] == ["run", "--preset", "smoke", "--out", "x"]
+    assert page.text("code") == [quoted(command_words(run["state"].config, "again"))]
+
+
+def test_the_command_is_quoted_for_windows_there(run, monkeypatch):
+    monkeypatch.setattr("course_lib.machine.sys.platform", "win32")
+    assert '''--data "a 'folder' & <more>"''' in again(run).text("code")[0]
 
 
 def test_widths_are_drawn_and_told():
