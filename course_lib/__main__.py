@@ -145,6 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "run",
         help="train a network, prune it round by round, and report what that bought",
+        usage="%(prog)s --out DIR [--data DIR] [--preset NAME] [more options: --help lists them]",
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The pruned network can be loaded with\n"

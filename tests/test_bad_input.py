@@ -110,6 +110,7 @@ def test_a_command_that_cannot_be_understood(tmp_path, capsys, monkeypatch, argu
     monkeypatch.chdir(tmp_path)
     status, _, error = course(capsys, *arguments)
     assert status == 2 and error.startswith("usage:") and "Traceback" not in error
+    assert error.count("\n") <= 3, "what is wrong isn't buried under a list of all options"
     assert list(tmp_path.iterdir()) == []
 
 
