@@ -64,6 +64,12 @@ def test_parts_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, str])
     assert "both hold a folder cats" in message and "name them train, val and test" in message
 
 
+def test_a_class_that_alone_has_test_images_is_not_looked_into(tmp_path: Path) -> None:
+    fill(tmp_path / "in" / "train", {"cats": 5, "dogs": 5})
+    fill(tmp_path / "in" / "test" / "cats", {"day": 2, "night": 2}, start=100)
+    assert scan_folder(tmp_path / "in").classes == ("cats", "dogs")
+
+
 def test_iphone_photographs_are_named(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "in" / name).mkdir(parents=True)

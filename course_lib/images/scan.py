@@ -145,9 +145,11 @@ def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
             if part not in found:
                 source = "train" if part == "val" else "val"
                 notes.append(f"There is no folder {part}: {part} is cut from {source}.")
-        return {part: _inner(found[part]) for part in PARTS if part in found}, notes
+        return {part: _same_inside(found[part]) for part in PARTS if part in found}, notes
     if found.keys() == {"train"} and not others:
-        return {"": _inner(found["train"])}, ["There is only train: val and test are cut from it."]
+        return {"": _same_inside(found["train"])}, [
+            "There is only train: val and test are cut from it."
+        ]
     inner = _inner(root)
     if inner != root:
         trees, notes = _trees(inner)
@@ -166,6 +168,12 @@ def _inner(folder: Path) -> Path:
     return Path(folders[0].path) if nested and not any(map(_is_image, entries)) else folder
 
 
+def _same_inside(folder: Path) -> Path:
+    """DIR/train/train, where there is no more in DIR/train; else DIR/train."""
+    inner = _inner(folder)
+    return inner if inner.name == folder.name else folder
+
+
 def _is_image(entry: os.DirEntry[str]) -> bool:
     return os.path.splitext(entry.name)[1].lower() in ENDINGS
 
@@ -178,7 +186,7 @@ def _refuse_parts_as_classes(root: Path) -> None:
     for entry in _entries(root):
         if not entry.is_dir() or not LIKE_A_PART.search(entry.name):
             continue
-        for inner in filter(os.DirEntry.is_dir, _entries(_inner(Path(entry.path)))):
+        for inner in filter(os.DirEntry.is_dir, _entries(_same_inside(Path(entry.path)))):
             first = owner.setdefault(inner.name, entry.name)
             if first != entry.name:
                 raise CourseError(
