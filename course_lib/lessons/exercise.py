@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,27 +22,33 @@ Case = tuple[Any, ...]
 
 
 def _call(answer: Callable[..., Any], case: Case) -> Any:
-    """The result. Raises ValueError if a given tensor was changed, which later cells would meet."""
-    given = [(tensor, tensor.clone()) for tensor in _tensors(case)]
+    """The result. Raises ValueError if what was given was changed, which later cells would meet."""
+    tensors = [(part, part.clone()) for part in _parts(case) if isinstance(part, Tensor)]
+    others = [(part, _items(part)) for part in _parts(case) if not isinstance(part, Tensor)]
     result = answer(*case)
-    for tensor, old in given:
-        if not torch.equal(tensor, old):
-            raise ValueError(
-                "it changes a tensor that it is given: write a = a + b, which makes a new one, "
-                "not a += b."
-            )
+    if not all(torch.equal(tensor, old) for tensor, old in tensors):
+        raise ValueError(
+            "it changes a tensor that it is given: write a = a + b, which makes a new one, "
+            "not a += b."
+        )
+    for part, old in others:
+        if [*map(id, _items(part))] != [*map(id, old)]:
+            kind = "dictionary" if isinstance(part, dict) else "list"
+            raise ValueError(f"it changes a {kind} that it is given: make a new one.")
     return result
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a value, those in dictionaries, lists and tuples included."""
-    if isinstance(value, Tensor):
+def _parts(value: Any) -> Iterator[Any]:
+    """The tensors, dictionaries and lists in a value, at whatever depth."""
+    if isinstance(value, Tensor | dict | list):
         yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+    if isinstance(value, dict | list | tuple):
+        for item in _items(value):
+            yield from _parts(item)
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value.values() if isinstance(value, dict) else value)
 
 
 @dataclass(frozen=True)
