@@ -83,6 +83,7 @@ def test_each_known_mistake_gets_its_own_message(name: str) -> None:
         assert mistake.says in verdict.text, verdict.text
         assert "expected" in verdict.text
         assert "yours" in verdict.text
+        assert len(verdict.text) < 2000
 
 
 # Answers as learners write them. The wrong ones used to pass, or ended in a bare exception, and a
@@ -447,6 +448,18 @@ WRONG_IN_THE_MIDDLE = [
         "def relative(scores):\n    for name in scores:\n"
         "        scores[name] = scores[name] / scores[name].mean()\n    return scores",
         "it changes a dictionary that it is given: make a new one.",
+    ),
+    (
+        "05.7",
+        "def relative(scores):\n"
+        "    return {name: (s / s.mean()).tolist() for name, s in scores.items()}",
+        f"At 'a': It gives a list {NO_TENSOR}",
+    ),
+    (
+        "05.8",
+        FOLDED.replace("return scores", "return {n: s.tolist() for n, s in scores.items()}")
+        % (" + norm.eps", ""),
+        f"At 'conv1': It gives a list {NO_TENSOR}",
     ),
     ("05.8", FOLDED % ("", ""), "eps is missing"),
     ("05.8", FOLDED % ("", " + norm.eps"), "The numbers differ"),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from course_lib.lessons.compare import tensors
 from course_lib.lessons.exercise import Exercise, Mistake
 from course_lib.pruning import Group, find_groups
 from course_lib.resnet import ResNet, resnet_config
@@ -82,8 +83,9 @@ def _small_network() -> list[tuple[ResNet, Groups]]:
                 nn.init.uniform_(module.running_var, 0.2, 3.0)  # type: ignore[arg-type]
                 module.eps = 0.1  # so large that its place shows
     found = find_groups(network, torch.zeros(1, 3, 16, 16))
-    stem = {"conv1": found["conv1"]}
-    return [(network, stem), (network, found)]
+    # Few groups, so that all of them can be shown; the second has two producers.
+    parts = [("conv1",), ("layer1.0.conv2", "layer1.0.conv1")]
+    return [(network, {name: found[name] for name in names}) for names in parts]
 
 
 def _together(scores: Scores) -> Scores:
@@ -100,6 +102,7 @@ OWN = (
             ({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([10.0, 30.0])},),
             ({"a": torch.tensor([4.0]), "b": torch.tensor([0.5, 1.5, 1.0, 3.0])},),
         ],
+        compare=tensors,
         praise="A score of 0.5 now means the same in every layer: half of what is usual there.",
         mistakes=(
             Mistake(
@@ -129,6 +132,7 @@ OWN = (
         title="your own criterion",
         solution=folded_l1,
         cases=_small_network,
+        compare=tensors,
         praise="One function with this signature is all that the library needs.",
         mistakes=(
             Mistake(
