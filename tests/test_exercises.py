@@ -474,7 +474,7 @@ WRONG_IN_THE_MIDDLE = [
         "def rounds_needed(fraction, share):\n    left, rounds = 1.0, 0\n"
         "    while left >= share:\n        left *= (1 - fraction) ** 2\n        rounds += 1\n"
         "    return rounds",
-        "The numbers differ",
+        "where exactly the share was left",
     ),
     (
         "06.2",
@@ -495,6 +495,12 @@ WRONG_IN_THE_MIDDLE = [
     ),
     (
         "06.3",
+        GATE + "    if reached > full - tolerance:\n        return 'go on'\n"
+        "    return 'fine-tune again' if tried <= retries else 'roll back'",
+        "exactly at the limit: that passes, so >=, not >. given 0.875, 0.9375, 0.0625, 1, 1",
+    ),
+    (
+        "06.3",
         GATE + "    if reached >= full - tolerance:\n        return 'go on'\n"
         "    return 'fine-tune again' if tried == 1 and retries else 'roll back'",
         "It gives 'roll back'",
@@ -505,7 +511,7 @@ WRONG_IN_THE_MIDDLE = [
         "    for tried in (1, 2):\n        candidate = tune(candidate)\n"
         "        if judge(candidate, tried) == 'go on':\n            return candidate, True\n"
         "    return network, False",
-        "At place 0",
+        "the function judge (satisfied after 3 fine-tunings, allows 3)",
     ),
     (
         "06.5",
@@ -520,6 +526,24 @@ WRONG_IN_THE_MIDDLE = [
         "        if p['accuracy'] >= level:\n"
         "            return p['batches'] - points[0]['batches']",
         "compare the whole name",
+    ),
+    (
+        "06.5",
+        "def recovery_batches(curve, phase, level):\n"
+        "    first = [point['phase'] for point in curve].index(phase)\n"
+        "    for point in curve[first:]:\n        if point['accuracy'] >= level:\n"
+        "            return point['batches'] - curve[first]['batches']",
+        'You counted points of "round 10", which is another phase than "round 1"',
+    ),
+    (
+        "06.6",
+        "def cut_and_step(network, optimizer, groups, keep, images, labels):\n"
+        "    narrow = prune(network, groups, keep)\n"
+        "    optimizer = type(optimizer)(narrow.parameters(), **optimizer.defaults)\n"
+        "    F.cross_entropy(narrow(images), labels).backward()\n"
+        "    optimizer.step()\n    return narrow",
+        "without the old one's momentum: let the course's function carry all of it across the"
+        " surgery. given a Sequential with 26 parameters, an optimiser of type SGD, {'0':",
     ),
 ]
 RIGHT_IN_THE_MIDDLE = [

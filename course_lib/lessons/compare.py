@@ -36,6 +36,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, nn.Module):
         count = sum(parameter.numel() for parameter in value.parameters())
         return f"a {type(value).__name__} with {count:,} parameters"
+    if isinstance(value, torch.optim.Optimizer):
+        return f"an optimiser of type {type(value).__name__}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key!r}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):

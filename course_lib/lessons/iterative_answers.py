@@ -98,6 +98,10 @@ def rounds_floor(fraction: float, share: float) -> int:
     return math.floor(math.log(share) / (2 * math.log(1 - fraction)))
 
 
+def rounds_until_below(fraction: float, share: float) -> int:
+    return rounds_floor(fraction, share) + 1
+
+
 def widths_no_floor(start: Widths, fraction: float, round: int, floor: int = 2) -> dict[str, int]:
     return widths_after(start, fraction, round, 0)
 
@@ -129,6 +133,10 @@ def raised(reached: float, full: float, tolerance: float, tried: int, retries: i
 
 def no_tolerance(reached: float, full: float, tolerance: float, tried: int, retries: int) -> str:
     return verdict(reached, full, 0.0, tried, retries)
+
+
+def strictly_within(reached: float, full: float, tolerance: float, tried: int, retries: int) -> str:
+    return verdict(reached - 1e-9, full, tolerance, tried, retries)
 
 
 def never_again(reached: float, full: float, tolerance: float, tried: int, retries: int) -> str:

@@ -22,7 +22,15 @@ def stand_ins(good_after: int, most: int = 2) -> Case:
             return "go on"
         return "fine-tune again" if tried < most else "roll back"
 
-    return "full", lambda n: f"{n}, cut", lambda n: f"{n}, tuned", judge
+    def cut(network: str) -> str:
+        return f"{network}, cut"
+
+    def tune(candidate: str) -> str:
+        return f"{candidate}, tuned"
+
+    # What a message says of it: the learner can't look into it.
+    judge.__name__ = f"judge (satisfied after {good_after} fine-tunings, allows {most})"
+    return "full", cut, tune, judge
 
 
 def _curve(*rows: tuple[int, str, float]) -> list[dict[str, Any]]:

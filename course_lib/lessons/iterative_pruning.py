@@ -30,6 +30,10 @@ EXERCISES = (
                 "After that many rounds there are still too many parameters: a part of a round"
                 " must count as a whole one.",
             ),
+            Mistake(
+                answers.rounds_until_below,
+                'You went on where exactly the share was left: "at most" has it in.',
+            ),
         ),
         "16 rounds of 5 % are what the laptop preset takes.",
         compare=whole,
@@ -70,16 +74,17 @@ EXERCISES = (
         "The gate's decision",
         answers.verdict,
         lambda: [
-            (0.875, 0.96875, 0.0625, 1, 1),
-            (0.90625, 0.96875, 0.0625, 1, 1),
-            (0.875, 0.96875, 0.0625, 2, 1),
-            (0.96875, 0.96875, 0.0625, 1, 1),
-            (0.9375, 0.96875, 0.0625, 2, 1),
-            (0.875, 0.96875, 0.0625, 1, 0),
-            (0.875, 0.96875, 0.0625, 1, 2),
-            (0.96, 0.9921875, 0.015625, 1, 1),
-            (0.984375, 0.90625, 0.0625, 1, 1),
-            (0.875, 0.96875, 0.0625, 2, 2),
+            (0.8125, 0.9375, 0.0625, 1, 1),
+            # Exactly at the limit: sixteenths are exact in binary and in the four digits shown.
+            (0.875, 0.9375, 0.0625, 1, 1),
+            (0.8125, 0.9375, 0.0625, 2, 1),
+            (0.9375, 0.9375, 0.0625, 1, 1),
+            (0.9, 0.9375, 0.0625, 2, 1),
+            (0.8125, 0.9375, 0.0625, 1, 0),
+            (0.8125, 0.9375, 0.0625, 1, 2),
+            (0.96, 1.0, 0.02, 1, 1),
+            (0.98, 0.875, 0.0625, 1, 1),
+            (0.8125, 0.9375, 0.0625, 2, 2),
         ],
         (
             Mistake(
@@ -96,6 +101,10 @@ EXERCISES = (
                 answers.no_tolerance,
                 "You asked for the full network's accuracy itself: leave out the tolerance, and"
                 " half of all harmless rounds fail by the luck of the images.",
+            ),
+            Mistake(
+                answers.strictly_within,
+                "You failed a network that lies exactly at the limit: that passes, so >=, not >.",
             ),
             Mistake(
                 answers.never_again,
@@ -171,8 +180,8 @@ EXERCISES = (
             ),
             Mistake(
                 answers.phases_that_begin_so,
-                'You compared only the beginning of the phase\'s name, so "round 10" counts as'
-                ' "round 1": compare the whole name.',
+                'You counted points of "round 10", which is another phase than "round 1": compare'
+                " the whole name, at every point.",
             ),
             Mistake(
                 answers.above_only,
@@ -189,8 +198,8 @@ EXERCISES = (
         (
             Mistake(
                 answers.fresh_momentum,
-                "It trains, but the new optimiser begins without momentum, and with a rate of your"
-                " own: let the course's function carry all of it across the surgery.",
+                "It trains, but the new optimiser begins without the old one's momentum: let the"
+                " course's function carry all of it across the surgery.",
             ),
             Mistake(
                 answers.wide_network_stepped,
