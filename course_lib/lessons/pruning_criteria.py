@@ -185,6 +185,13 @@ _LOOKS = (
                 " downwards, ranks as the least important.",
             ),
             Mistake(
+                lambda channels, gradients: (
+                    (channels * gradients).mean(dim=(2, 3)).abs().mean(dim=0)
+                ),
+                "You took the mean over positions: that ranks a layer as the sum does, but the"
+                " change of the loss is the sum.",
+            ),
+            Mistake(
                 lambda channels, gradients: gradients.sum(dim=(2, 3)).abs().mean(dim=0),
                 "These are gradients alone: a channel goes from its value to zero, so the change"
                 " is gradient times value.",
@@ -223,6 +230,11 @@ _LOOKS = (
                 ),
                 "Where several filters have the same count you took all of them: each class has k,"
                 " and of equal counts the lower index comes first.",
+            ),
+            Mistake(
+                lambda right, k: right.argsort(dim=0, stable=True)[:k].flatten(),
+                "These are the filters class by class, in no order and some twice: each once, in"
+                " rising order.",
             ),
             Mistake(
                 _shared_by_all,

@@ -56,6 +56,11 @@ def _above_gate(history: History, budget: int, tolerance: float) -> int | None:
     return _best([line for line in _affordable(history, budget) if line["val"] > level])
 
 
+def _within(history: History, budget: int, tolerance: float) -> int | None:
+    level = history[0]["val"] - tolerance
+    return _best([line for line in history if line["macs"] < budget and line["val"] > level])
+
+
 def _from_the_best(history: History, budget: int, tolerance: float) -> int | None:
     level = max(line["val"] for line in history) - tolerance
     return _best(_recovered(_affordable(history, budget), level))
@@ -114,6 +119,10 @@ ROUND_TO_KEEP = Exercise(
         Mistake(
             _above_gate,
             'You left out a round that lies exactly at the gate: "at least" is >=.',
+        ),
+        Mistake(
+            _within,
+            'You left out rounds that lie exactly at a limit: "at most" is <=, "at least" is >=.',
         ),
         Mistake(
             _from_the_best,

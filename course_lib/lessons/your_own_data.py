@@ -88,6 +88,12 @@ def _over_all_numbers(labels: Tensor, answers: Tensor) -> float:
     return (sum(shares) / classes).item()  # type: ignore[union-attr]
 
 
+def _with_empty_classes(labels: Tensor, answers: Tensor) -> float:
+    right = (labels == answers).double()
+    classes = range(int(labels.max()) + 1)
+    return torch.stack([right[labels == c].mean() for c in classes]).mean().item()
+
+
 def _sum_of_shares(labels: Tensor, answers: Tensor) -> float:
     right = (labels == answers).double()
     return sum(right[labels == c].mean().item() for c in labels.unique())
@@ -209,6 +215,11 @@ EXERCISES = (
                 _over_all_numbers,
                 "A class without images counted as 0. It has no accuracy at all: leave it out of "
                 "the mean.",
+            ),
+            Mistake(
+                _with_empty_classes,
+                "The share of a class without images is 0 ÷ 0, which is NaN: leave it out of the "
+                "mean.",
             ),
             Mistake(
                 _sum_of_shares,
