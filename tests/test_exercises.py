@@ -710,3 +710,20 @@ def test_a_network_that_never_fell_has_recovered_at_once() -> None:
     late = source.replace("for point in points:", "for point in points[1:]:")
     verdict = judge(EXERCISES["06.5"], define("06.5", late))
     assert verdict.status == "not yet" and "left out the point at the surgery" in verdict.text
+
+
+def test_differences_of_the_seeds_may_be_tensors() -> None:
+    (cell,) = (c.source for c in course.code_cells(notebook("07")) if "def compare(" in c.source)
+    source = (
+        "def paired_difference(first, second):\n"
+        "    seeds = torch.tensor(first) - torch.tensor(second)\n"
+        "    return seeds.mean(), seeds.min(), seeds.max()\n"
+    )
+    assert judge(EXERCISES["07.5"], define("07.5", source)).status == "passed"
+    space: dict[str, Any] = {"__name__": "exercise"}
+    exec(course.setup_source(notebook("07")) + "\n" + source + cell, space)
+    found = {"scratch": [0.9, 0.8], "pruned": [0.7, 0.7], "ticket": [0.8, 0.9]}
+    space["accuracies"] = lambda kind, arm: found[arm]
+    assert space["compare"](None, "scratch", "pruned") == 1
+    assert space["compare"](None, "pruned", "scratch") == -1
+    assert space["compare"](None, "scratch", "ticket") == 0
