@@ -158,6 +158,11 @@ def remove_constant(weight, bias, index, constant):
     bias += weight[:, index] * constant
     return weight[:, torch.arange(weight.shape[1]) != index], bias
 """
+CONSTANT_AS_LISTS = """
+def remove_constant(weight, bias, index, constant):
+    bias = bias + weight[:, index] * constant
+    return [row[:index] + row[index + 1:] for row in weight.tolist()], bias.tolist()
+"""
 IN_PLACE = "it changes a tensor that it is given"
 SIGNALS = """
 def signal_norms(loss, outputs):
@@ -242,7 +247,15 @@ WRONG = [
         "    stay = torch.arange(len(first)) != index\n    return first[stay], second[stay]",
         "a column: second[:, stay]",
     ),
+    (
+        "01.6",
+        "def remove_output(first, second, index):\n"
+        "    stay = [i for i in range(len(first)) if i != index]\n"
+        "    return first.numpy()[stay], second.numpy()[:, stay]",
+        f"At place 0: It gives a ndarray {NO_TENSOR}",
+    ),
     ("01.7", CONSTANT_IN_PLACE, IN_PLACE),
+    ("01.7", CONSTANT_AS_LISTS, f"At place 0: It gives a list {NO_TENSOR}"),
     ("02.1", CONVOLVED, f"a list {NO_TENSOR}"),
     (
         "02.1",
@@ -255,6 +268,12 @@ WRONG = [
     ("02.2", FLAT + "    return round((size + 2 * padding - kernel + 1) / stride)", "added the 1"),
     ("02.3", STANDARD, "ε belongs under the root"),
     ("02.3", STANDARD_IN_PLACE, IN_PLACE),
+    (
+        "02.3",
+        "def batch_norm(x, weight, bias, eps):\n"
+        "    return F.batch_norm(x, None, None, weight, bias, True, 0.1, eps).numpy()",
+        f"a ndarray {NO_TENSOR}",
+    ),
     ("02.4", BLOCK_IN_PLACE, IN_PLACE),
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),

@@ -155,6 +155,7 @@ CONVOLUTION = (
         title="batch norm by hand",
         solution=batch_norm,
         cases=_batches,
+        compare=tensors,
         praise="Each channel has one mean and one variance, over all images and positions.",
         mistakes=(
             Mistake(

@@ -130,6 +130,7 @@ _REMOVAL = (
             (_matrix(3, 2), _matrix(3, 3, 4), 1),
             (_matrix(4, 3), _matrix(2, 4, 1), 3),
         ],
+        compare=tensors,
         praise="Two layers change for every output that is removed: its own and the next.",
         mistakes=(
             Mistake(
@@ -169,6 +170,7 @@ _REMOVAL = (
             (_matrix(2, 3), torch.tensor([0.5, -1.0]), 0, 2.0),
             (_matrix(3, 3), torch.tensor([1.0, 0.0, -2.0]), 2, -0.5),
         ],
+        compare=tensors,
         praise="Nothing is lost with a constant: the next layer's bias does its work.",
         mistakes=(
             Mistake(
