@@ -180,6 +180,11 @@ def make_shortcut(width_in, width_out, stride):
     conv = nn.Conv2d(width_in, width_out, 1, stride, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width_out))
 """
+PLAN = """
+def plan(base):
+    later = [base * 2**stage for stage in (1, 2, 3)]
+    rest = [block for width in later for block in ((width / 2, width, 2), (width, width, 1))]
+    return [(base, base, 1), (base, base, 1), *rest]"""
 FLAT = "def output_size(size, kernel, stride, padding):\n"
 NUMBERS_ONLY = """
 def remember(network):
@@ -278,6 +283,8 @@ WRONG = [
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
     ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),
+    ("02.7", PLAN, "At place 2: At place 0: It gives 64.0 where a whole number is expected"),
+    ("02.7", PLAN.replace("/ 2", "// 2") + "[:-1]", "a list of 7 where a list of 8 is expected."),
     ("03.4", SIGNALS.replace("NORM", "torch.linalg.norm(g, 2)"), "differ"),
     ("03.4", SIGNALS.replace("NORM", "g.norm(dim=1).sum()"), "differ"),
     ("03.4", SIGNALS.replace("NORM", "g.flatten(1).norm(dim=1).mean()"), "each image of the batch"),
@@ -331,6 +338,7 @@ RIGHT = [
     ("02.2", FLAT + "    return int((size + 2 * padding - kernel) / stride + 1)"),
     ("02.5", SHORTCUT.replace("nn.Sequential(nn.Identity())", "nn.Identity()")),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 1, 2)")),
+    ("02.7", PLAN.replace("/ 2", "// 2")),
     ("03.4", SIGNALS.replace("NORM", "g.square().sum().sqrt()")),
     ("04.1", CUT + CUT_TENSORS + WHOLE + FILL_CONV),
     (

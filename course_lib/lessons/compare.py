@@ -91,20 +91,16 @@ def tensors(given: Any, expected: Any) -> str | None:
             count = len(expected)
             return f"It gives {_kind(given)} where {count} tensors are expected, one by one."
         if isinstance(given, tuple | list) and len(given) == len(expected):
-            return _first(
-                (
-                    (f"At place {place}: ", one, other)
-                    for place, (one, other) in enumerate(zip(given, expected, strict=True))
-                ),
-                tensors,
-            )
+            return _in_order(given, expected, tensors)
     if isinstance(expected, Mapping) and isinstance(given, Mapping) and set(given) == set(expected):
         return _first(((f"At {key!r}: ", given[key], expected[key]) for key in expected), tensors)
     return difference(given, expected)
 
 
 def whole(given: Any, expected: Any) -> str | None:
-    """As `difference`, but no 36.0 for 36: the notebook goes on with it as a count."""
+    """As `difference`, but no 36.0 for 36, in a list either: the notebook goes on with counts."""
+    if isinstance(expected, list | tuple) and isinstance(given, list | tuple):
+        return _in_order(given, expected, whole)
     if isinstance(given, float) or (isinstance(given, Tensor) and given.is_floating_point()):
         return (
             f"It gives {shown(given)} where a whole number is expected: divide with //, or"
@@ -144,11 +140,18 @@ def _sequence(given: Any, expected: Sequence[Any]) -> str | None:
         given = given.tolist()
     if not isinstance(given, Sequence) or isinstance(given, str):
         return f"It gives {shown(given)} where {_kind(expected)} is expected."
+    return _in_order(given, expected, difference)
+
+
+def _in_order(given: Any, expected: Any, compare: Callable[[Any, Any], str | None]) -> str | None:
     if len(given) != len(expected):
-        return f"It gives {len(given)} of {len(expected)} things."
+        return f"It gives {_kind(given)} where {_kind(expected)} is expected."
     return _first(
-        (f"At place {i}: ", one, other)
-        for i, (one, other) in enumerate(zip(given, expected, strict=True))
+        (
+            (f"At place {place}: ", one, other)
+            for place, (one, other) in enumerate(zip(given, expected, strict=True))
+        ),
+        compare,
     )
 
 
@@ -163,7 +166,7 @@ def _first(pairs: Any, compare: Callable[[Any, Any], str | None] = difference) -
 def _kind(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray) and value.ndim:
         return f"a tensor of shape {list(value.shape)}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return f"a {type(value).__name__} of {len(value)}"
     return "one number"
 

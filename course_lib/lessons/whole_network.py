@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.lessons.compare import whole
 from course_lib.lessons.exercise import Case, Exercise, Mistake
 from course_lib.resnet import conv3x3, resnet_config
 
@@ -65,6 +66,7 @@ NETWORK = (
         title="the plan of ResNet-18",
         solution=plan,
         cases=lambda: [(64,), (16,)],
+        compare=whole,
         praise="Eight blocks in four stages: figure 2 in numbers.",
         mistakes=(
             Mistake(
