@@ -301,6 +301,15 @@ WRONG = [
         "and the mode",
     ),
     ("04.2", NORM + "    new = norm" + FILL_NORM + "    return new", "You cut the batch norm you"),
+    (
+        "04.2",
+        NORM
+        + "    new = copy.deepcopy(norm)"
+        + FILL_NORM
+        + "    for name in ('running_mean', 'running_var'):\n"
+        "        setattr(new, name, nn.Parameter(getattr(new, name)))\n    return new",
+        "they are not learned, so assign them as they are",
+    ),
     ("04.3", IN_BLOCK, "You changed the block you were given: copy it first."),
     ("04.5", BLOCKS, "You changed the blocks you were given: copy them first."),
     ("07.1", NUMBERS_ONLY, f"At 'weight': It gives a list {NO_TENSOR}"),

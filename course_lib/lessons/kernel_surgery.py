@@ -73,6 +73,11 @@ CUT_NORM = Exercise(
             "Weight and bias are cut, but running_mean and running_var are still wide.",
         ),
         Mistake(
+            answers.norm_statistics_learned,
+            "The numbers are right, but running_mean and running_var are nn.Parameter now, which"
+            " batch norm refuses: they are not learned, so assign them as they are.",
+        ),
+        Mistake(
             answers.norm_records_stale,
             "The four tensors are right, but num_features still holds the old width.",
         ),

@@ -122,6 +122,14 @@ def norm_statistics_wide(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
     return narrow
 
 
+def norm_statistics_learned(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
+    """The statistics as parameters."""
+    narrow = cut_norm(norm, kept)
+    for name in ("running_mean", "running_var"):
+        setattr(narrow, name, nn.Parameter(getattr(narrow, name)))
+    return narrow
+
+
 def norm_records_stale(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
     """The tensors without the record."""
     narrow = cut_norm(norm, kept)

@@ -108,6 +108,7 @@ def norm_parts(answer: Answer, case: Case) -> Any:
     names = ("weight", "bias", "running_mean", "running_var", "num_features")
     kept = ("eps", "momentum", "num_batches_tracked", "training")
     found = {name: getattr(norm, name) for name in (*names, *kept)}
+    found["learned"] = [name for name, _ in norm.named_parameters()]
     found["type"] = _types(norm)
     return {**found, "the old one is as it was": _same(case[0], before)}
 
