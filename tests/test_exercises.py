@@ -117,6 +117,8 @@ def prune_conv2(block, following, kept):
     following.shortcut[0] = cut_conv(following.shortcut[0], ins=kept)
     return block, following
 """
+COPIES = "    block, following = copy.deepcopy(block), copy.deepcopy(following)\n    block.conv2, "
+NEXT_NORM = "following.bn1 = cut_norm(following.bn1, kept)\n    return"
 IN_BLOCK = """
 def prune_conv1(block, kept):
     block.conv1, block.bn1 = cut_conv(block.conv1, outs=kept), cut_norm(block.bn1, kept)
@@ -311,7 +313,24 @@ WRONG = [
         "they are not learned, so assign them as they are",
     ),
     ("04.3", IN_BLOCK, "You changed the block you were given: copy it first."),
+    (
+        "04.3",
+        IN_BLOCK.replace(
+            "    block.conv1,", "    block = copy.deepcopy(block)\n    block.conv1,"
+        ).replace("    return", "    block.bn2 = cut_norm(block.bn2, kept)\n    return"),
+        "running_mean should contain 3 elements not 2",
+    ),
     ("04.5", BLOCKS, "You changed the blocks you were given: copy them first."),
+    (
+        "04.5",
+        BLOCKS.replace("    block.conv2, ", COPIES, 1).replace("return", NEXT_NORM),
+        "You cut a norm of the next block too",
+    ),
+    (
+        "04.5",
+        BLOCKS.replace("following.conv1, ins", "following.conv1, outs"),
+        "At 'following: conv1'",
+    ),
     ("07.1", NUMBERS_ONLY, f"At 'weight': It gives a list {NO_TENSOR}"),
     ("07.1", NUMBERS_ONLY.replace("tolist()", "numpy().copy()"), f"a ndarray {NO_TENSOR}"),
     ("07.2", WINNERS, f"At 'stem': It gives a list {NO_TENSOR}"),
@@ -338,7 +357,6 @@ WRONG = [
     ("08.5", IN_8_BITS + "[0].to(torch.int8), (scale / 127).tolist()", f"a list {NO_TENSOR}"),
     ("09.1", SPLIT, "go through `sorted(files)`"),
 ]
-COPIES = "    block, following = copy.deepcopy(block), copy.deepcopy(following)\n    block.conv2, "
 RIGHT = [
     ("01.1", LOSS + "    return sum((m * a + b - c) ** 2 for a, c in zip(x, y)) / len(x)"),
     ("01.2", GRADIENT + "    e = 2 * (m * x + b - y)\n    return [(e * x).mean(), e.mean()]"),

@@ -178,6 +178,15 @@ PRUNE_CONV2 = Exercise(
             "The first block is right; the next block still reads all the old channels.",
         ),
         Mistake(
+            answers.conv2_without("norm"),
+            "conv2 is cut, but the batch norm after it is still wide.",
+        ),
+        Mistake(
+            answers.conv2_next_norm,
+            "You cut a norm of the next block too: its norms belong to the channels that it makes,"
+            " and stay as they are.",
+        ),
+        Mistake(
             answers.conv2_shortcut_ins,
             "You cut the projection along its input channels: the block's input has not changed,"
             " it is the projection's own filters that go.",

@@ -192,7 +192,9 @@ def _conv2(
     """The surgery with a choice of its own on the shortcut, or without one of its steps."""
     narrow: Any = copy.deepcopy(block)
     reader: Any = copy.deepcopy(following)
-    narrow.conv2, narrow.bn2 = cut_conv(narrow.conv2, outs=kept), cut_norm(narrow.bn2, kept)
+    narrow.conv2 = cut_conv(narrow.conv2, outs=kept)
+    if "norm" not in skip:
+        narrow.bn2 = cut_norm(narrow.bn2, kept)
     if "shortcut" not in skip:
         narrow.shortcut[0] = cut_conv(narrow.shortcut[0], outs=on_shortcut)
         if "shortcut norm" not in skip:
@@ -211,6 +213,13 @@ def conv2_without(*steps: str) -> Answer:
         return _conv2(block, following, kept, kept, steps)
 
     return wrong
+
+
+def conv2_next_norm(block: nn.Module, following: nn.Module, kept: Tensor) -> Any:
+    """The next block's norm cut as well."""
+    narrow, reader = _conv2(block, following, kept, kept)
+    reader.bn1 = cut_norm(reader.bn1, kept)
+    return narrow, reader
 
 
 def conv2_shortcut_ins(block: Any, following: nn.Module, kept: Tensor) -> Any:

@@ -41,16 +41,19 @@ def norms() -> list[Case]:
 def one_block() -> list[Case]:
     """A block and the filters of its conv1 to keep."""
     return [
-        (_block(2, (3, 2), 1), torch.tensor([0, 2])),
-        (_block(3, (5, 4), 2), torch.tensor([1, 3, 4])),
+        (_block(2, (3, 3), 1), torch.tensor([0, 2])),
+        (_block(3, (5, 5), 2), torch.tensor([1, 3, 4])),
     ]
 
 
 def two_blocks() -> list[Case]:
-    """Two blocks in a row and the filters of the first one's conv2 to keep."""
+    """Two blocks in a row and the filters of the first one's conv2 to keep.
+
+    Every width allows for those indices, so that each wrong cut gives shapes of its own.
+    """
     return [
-        (_block(2, (2, 3), 3), _block(3, (2, 2), 4), torch.tensor([0, 2])),
-        (_block(3, (4, 5), 5), _block(5, (3, 4), 6), torch.tensor([1, 3, 4])),
+        (_block(3, (3, 3), 3), _block(3, (3, 3), 4), torch.tensor([0, 2])),
+        (_block(5, (5, 5), 7), _block(5, (5, 5), 8), torch.tensor([1, 3, 4])),
     ]
 
 
