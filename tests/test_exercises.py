@@ -119,6 +119,10 @@ def prune_conv2(block, following, kept):
 """
 COPIES = "    block, following = copy.deepcopy(block), copy.deepcopy(following)\n    block.conv2, "
 NEXT_NORM = "following.bn1 = cut_norm(following.bn1, kept)\n    return"
+GO_ON = """
+def prune_and_go_on(network, optimizer, groups, keep):
+    narrow = prune(network, groups, keep)
+"""
 IN_BLOCK = """
 def prune_conv1(block, kept):
     block.conv1, block.bn1 = cut_conv(block.conv1, outs=kept), cut_norm(block.bn1, kept)
@@ -330,6 +334,11 @@ WRONG = [
         "04.5",
         BLOCKS.replace("following.conv1, ins", "following.conv1, outs"),
         "At 'following: conv1'",
+    ),
+    (
+        "04.9",
+        GO_ON + "    return narrow, torch.optim.SGD(narrow.parameters(), lr=0.05, momentum=0.9)",
+        "It learns, from a standstill",
     ),
     ("07.1", NUMBERS_ONLY, f"At 'weight': It gives a list {NO_TENSOR}"),
     ("07.1", NUMBERS_ONLY.replace("tolist()", "numpy().copy()"), f"a ndarray {NO_TENSOR}"),
