@@ -110,7 +110,7 @@ def _arrow(
 
 
 def draw_network(axes: Axes, rows: Sequence[tuple[str, Shape, str]]) -> None:
-    """A network from left to right: a bar per part, as tall as its image, and shortcuts above.
+    """A network from left to right: a bar per part, taller for a larger image, and shortcuts above.
 
     rows: name, shape of the output and kind of the part: "block" has an identity shortcut,
     "projection" a projected one, "" none. The width of a bar grows with the number of channels.
