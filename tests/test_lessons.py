@@ -191,6 +191,8 @@ def test_a_guess_drawn_before_the_legend_below_is_named_there_alone() -> None:
     assert axes.get_legend() is None
     (below,) = figure.legends
     assert [text.get_text() for text in below.texts] == ["measured", "your prediction"]
+    dashes = below.get_lines()[1].get_linestyle(), below.handlelength
+    assert dashes == ("--", 3.2), "a handle of the usual length shows one dash, as a solid line"
 
 
 @pytest.mark.parametrize("prediction", [Prediction(SHARE, None), Prediction(WHICH, "wide")])

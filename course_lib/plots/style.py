@@ -65,9 +65,11 @@ def finish(figure: Figure, axes: Axes, title: str, text: str | None = None) -> F
     axes.set_title(title, fontsize=LARGE, loc="left", wrap=True)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
-        inside = axes.get_legend()  # as a prediction brings one
+        inside = axes.get_legend()  # as a prediction brings one, with room for its long dashes
+        look = {"handlelength": inside.handlelength if inside else None}
         if inside:
             inside.remove()
-        figure.legend(loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
+        look |= {"ncols": len(handles), "fontsize": SMALL, "frameon": False}
+        figure.legend(loc="outside lower center", **look)
     figure.set_label(text or f"{title}.")
     return figure
