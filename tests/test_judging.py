@@ -349,6 +349,7 @@ def test_a_whole_number_of_any_kind_is_one() -> None:
         (np.zeros(20), "an array of shape [20]"),
         (np.array([1.5]), "[1.5]"),
         (nn.Linear(2, 3), "a Linear with 9 parameters"),
+        (nn.Identity(), "an Identity with 0 parameters"),
         ({"a": (1.23456,)}, "{'a': (1.235,)}"),
         (doubled, "the function doubled"),
         (UserList([1]), "[1]"),

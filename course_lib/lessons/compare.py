@@ -35,7 +35,7 @@ def _shown(value: Any) -> str:
         return str(_rounded(value.tolist()))
     if isinstance(value, nn.Module):
         count = sum(parameter.numel() for parameter in value.parameters())
-        return f"a {type(value).__name__} with {count:,} parameters"
+        return f"{_a(value)} with {count:,} parameters"
     if isinstance(value, torch.optim.Optimizer):
         return f"an optimiser of type {type(value).__name__}"
     if isinstance(value, Mapping):
@@ -76,10 +76,9 @@ def tensors(given: Any, expected: Any) -> str | None:
     on with it; in a tuple or dictionary, each by itself.
     """
     if isinstance(expected, Tensor) and isinstance(given, Number | list | tuple | np.ndarray):
-        name = type(given).__name__
         return (
-            f"It gives {'an' if name[0] in 'aeiou' else 'a'} {name} where a tensor is expected:"
-            " leave out .item(), float() or tolist(), or wrap it in torch.tensor(…)."
+            f"It gives {_a(given)} where a tensor is expected: leave out .item(), float() or"
+            " tolist(), or wrap it in torch.tensor(…)."
         )
     indices = isinstance(expected, Tensor) and expected.dtype == torch.int64
     if indices and isinstance(given, Tensor) and given.dtype != torch.int64:
@@ -167,8 +166,14 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray) and value.ndim:
         return f"a tensor of shape {list(value.shape)}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"a {type(value).__name__} of {len(value)}"
+        return f"{_a(value)} of {len(value)}"
     return "one number"
+
+
+def _a(value: Any) -> str:
+    """The name of its type, as in "a list", "an Identity"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _as_bool(value: Any) -> bool | None:
