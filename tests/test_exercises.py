@@ -278,6 +278,7 @@ WRONG = [
     ("02.2", FLAT + "    return (size + 2 * padding - kernel + 1) // stride", "You added the 1"),
     ("02.2", FLAT + "    return round((size + 2 * padding - kernel + 1) / stride)", "added the 1"),
     ("02.3", STANDARD, "ε belongs under the root"),
+    ("02.3", STANDARD.replace(", keepdim=True", ""), "must match the size of tensor b (2)"),
     ("02.3", STANDARD_IN_PLACE, IN_PLACE),
     (
         "02.3",
@@ -286,6 +287,7 @@ WRONG = [
         f"a ndarray {NO_TENSOR}",
     ),
     ("02.4", BLOCK_IN_PLACE, IN_PLACE),
+    ("02.4", BLOCK_IN_PLACE.replace("total = shortcut(x)", "total = 2 * x"), "yours     [[[["),
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
     ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),

@@ -57,7 +57,7 @@ def _images() -> list[Case]:
 def _batches() -> list[Case]:
     random = torch.Generator().manual_seed(0)
     first = torch.tensor([1.0, 3.0, 5.0, 11.0]).reshape(2, 1, 1, 2)
-    second = torch.randn(3, 2, 2, 2, generator=random) * torch.tensor([1.0, 4.0]).view(1, 2, 1, 1)
+    second = torch.randn(3, 2, 2, 3, generator=random) * torch.tensor([1.0, 4.0]).view(1, 2, 1, 1)
     one, two = torch.tensor([2.0]), torch.tensor([0.5, 3.0])
     return [(first, one, torch.tensor([1.0]), 1e-5), (second, two, torch.tensor([-1.0, 2.0]), 0.1)]
 

@@ -40,16 +40,16 @@ def free_shortcut(x: Tensor, width_out: int) -> Tensor:
 
 
 def _layers() -> list[Case]:
-    """A block that keeps its shape, and one with a projection."""
+    """A block that keeps its shape, small enough to be shown, and one with a projection."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cases = []
-        for shortcut in (nn.Identity(), conv1x1(3, 3)):
-            norms = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        for width, shortcut in ((1, nn.Identity()), (3, conv1x1(3, 3))):
+            norms = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
             for norm in norms:
                 nn.init.uniform_(norm.bias)
-            convs = conv3x3(3, 3), conv3x3(3, 3)
-            x = torch.randn(2, 3, 4, 4)
+            convs = conv3x3(width, width), conv3x3(width, width)
+            x = torch.randn(2, width, 2, 2)
             cases.append((x, convs[0], norms[0], convs[1], norms[1], shortcut))
     return cases
 
