@@ -248,6 +248,12 @@ WRONG = [
         "It gives a tensor of shape [2] where 2 tensors are expected, one by one.",
     ),
     (
+        "01.4",
+        "def count(widths):\n    total = 0\n    while len(widths) > 1:\n"
+        "        total += (widths.pop(0) + 1) * widths[0]\n    return total",
+        "it changes a list that it is given",
+    ),
+    (
         "01.5",
         "def sizes(weight):\n    return [row.abs().sum().item() for row in weight]",
         f"a list {NO_TENSOR}",
@@ -287,7 +293,7 @@ WRONG = [
         f"a ndarray {NO_TENSOR}",
     ),
     ("02.4", BLOCK_IN_PLACE, IN_PLACE),
-    ("02.4", BLOCK_IN_PLACE.replace("total = shortcut(x)", "total = 2 * x"), "yours     [[[["),
+    ("02.4", BLOCK_IN_PLACE.replace("total = shortcut(x)", "total = 2 * x"), "yours [[[["),
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
     ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),

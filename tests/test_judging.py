@@ -144,18 +144,37 @@ def test_a_handed_out_bug_is_recognised_until_it_is_gone() -> None:
     assert judge(hunt, doubled).status == "passed"
 
 
-def test_an_answer_can_neither_change_the_cases_nor_the_notebooks_random_draws() -> None:
-    def greedy(values):
+def test_an_answer_cannot_change_the_notebooks_random_draws() -> None:
+    def seeded(values):
         torch.manual_seed(7)
-        values.append(1)
-        return sum(values) - 1
+        return sum(values)
 
-    asked = exercise(solution=sum, cases=lambda: [([1, 2],), ([3],)])
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    assert judge(asked, greedy).status == "passed"
+    assert judge(exercise(solution=sum, cases=lambda: [([1, 2],)]), seeded).status == "passed"
     torch.testing.assert_close(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "changed"),
+    [
+        (lambda values, named: values.pop() + len(named), "list"),
+        (lambda values, named: values.reverse() or values[0] + len(named), "list"),
+        (lambda values, named: values[-1] + named.pop("a"), "dictionary"),
+        (lambda values, named: sorted(values)[-1] + len(dict(named)), None),
+    ],
+)
+def test_an_answer_that_changes_what_holds_its_values_is_told_so(
+    answer: Any, changed: str | None
+) -> None:
+    asked = exercise(
+        solution=lambda values, named: values[-1] + len(named),
+        cases=lambda: [([1, 2], {"a": 1}), ([3, 4, 5], {"a": 1})],
+    )
+    verdict = judge(asked, answer)
+    assert verdict.status == ("not yet" if changed else "passed")
+    assert changed is None or f"it changes a {changed} that it is given" in verdict.text
 
 
 def test_an_answer_that_changes_a_given_tensor_is_told_so() -> None:
