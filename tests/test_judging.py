@@ -99,9 +99,13 @@ def test_an_answer_that_raises_is_told_what_it_raised() -> None:
 
 def test_a_mistake_may_be_an_exception() -> None:
     cut_short = Mistake(lambda x: [][int(x)], "You went past the end.")
-    text = judge(exercise(mistakes=(HALVED, cut_short)), lambda x: "abc"[int(x) + 9]).text
+    asked = exercise(mistakes=(HALVED, cut_short))
+    text = judge(asked, lambda x: [1, 2][int(x) + 9]).text
     assert "You went past the end." in text
-    assert "yours     IndexError: string index out of range" in text
+    assert "yours     IndexError: list index out of range" in text
+    text = judge(asked, lambda x: "abc"[int(x) + 9]).text
+    assert "You went past" not in text, "an error of this type can have other causes"
+    assert "It stops with IndexError: string index out of range" in text
 
 
 def test_an_answer_must_raise_where_the_solution_does() -> None:

@@ -169,11 +169,16 @@ def _problem(exercise: Exercise, given: Any, expected: Any) -> str | None:
 
 def _same(exercise: Exercise, given: list[Any], wrong: Callable[..., Any]) -> bool:
     """Does this known mistake give, in every case, what the answer gave?"""
-    for one, two in zip(given, _results(exercise, wrong), strict=True):
-        if isinstance(one, _Raised) or isinstance(two, _Raised):
-            both = isinstance(one, _Raised) and isinstance(two, _Raised)
-            if not (both and type(one.error) is type(two.error)):
+    results = _results(exercise, wrong)
+    only_errors = all(isinstance(result, _Raised) for result in results)
+    for one, two in zip(given, results, strict=True):
+        if isinstance(one, _Raised) and isinstance(two, _Raised):
+            if type(one.error) is not type(two.error):
                 return False
+            if only_errors and _first_line(one.error) != _first_line(two.error):
+                return False  # an error of this type can have other causes
+        elif isinstance(one, _Raised) or isinstance(two, _Raised):
+            return False
         elif _problem(exercise, one, two):
             return False
     return True

@@ -103,6 +103,15 @@ DESCENT = (
                 "You squared the mean of the errors: first square, then average.",
             ),
             Mistake(
+                lambda m, b, x, y: _error(m, b, x, y).abs().mean(),
+                "You took the errors' size: the loss is their square, so that a large error counts"
+                " for more than several small ones.",
+            ),
+            Mistake(
+                lambda m, b, x, y: (_error(m, b, x, y) ** 2).mean().sqrt(),
+                "This is the root of the loss: leave the mean of the squares as it is.",
+            ),
+            Mistake(
                 lambda m, b, x, y: ((m * x - y) ** 2).mean(),
                 "The intercept is missing: at x = 0 the line passes through b, not through 0.",
             ),
