@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.pruning import Group
+from course_lib.pruning.tracing import graph_of
 
 # Importing the timer makes PyTorch warn about a CUDA compiler without a CUDA device, which is
 # nothing to a learner.
@@ -79,7 +80,7 @@ def layer_milliseconds(
     network = fold(network)
     layers = {name: layer for name, layer in network.named_modules() if _has_filters(layer)}
     for name, layer in layers.items():
-        handles.append(layer.register_forward_pre_hook(_keeper(inputs, name)))
+        handles.append(layer.register_forward_pre_hook(_keeper(inputs, name), with_kwargs=True))
     with torch.inference_mode():
         network(images)
         for handle in handles:
@@ -104,9 +105,9 @@ def _has_filters(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
 
 
-def _keeper(inputs: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-    def keep(_: nn.Module, read: tuple[Tensor]) -> None:
-        inputs[name] = read[0].clone()
+def _keeper(inputs: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def keep(_: nn.Module, read: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        inputs[name] = (*read, *named.values())[0].clone()
 
     return keep
 
@@ -137,13 +138,14 @@ def fold(network: nn.Module) -> nn.Module:
     each call may have a batch norm of its own, and the pass would fold the first into both.
     """
     device = next(network.parameters()).device
-    folded: Any = fx.symbolic_trace(copy.deepcopy(network).eval())
+    plain = copy.deepcopy(network).eval()
+    folded: Any = fx.GraphModule(plain, graph_of(plain))
     calls = Counter(str(node.target) for node in folded.graph.nodes if node.op == "call_module")
     calls.update(str(n.target).rpartition(".")[0] for n in folded.graph.nodes if n.op == "get_attr")
     if all(n == 1 or not _has_filters(folded.get_submodule(name)) for name, n in calls.items()):
         folded = fuse(folded, inplace=True, no_trace=True)
-    plain = device.type == "mps" or any(p.dim() > 4 for p in network.parameters())
-    return folded if plain else folded.to(memory_format=torch.channels_last)
+    contiguous = device.type == "mps" or any(p.dim() > 4 for p in network.parameters())
+    return folded if contiguous else folded.to(memory_format=torch.channels_last)
 
 
 def images_per_second(

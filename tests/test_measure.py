@@ -144,6 +144,24 @@ def test_a_convolution_that_is_used_twice_is_not_folded(past: bool) -> None:
     torch.testing.assert_close(fold(network)(images), network(images))
 
 
+class Viewed(nn.Module):
+    """Flattens by `view`, which fails on what is channels-last, and calls a layer by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(input=self.norm(self.conv(x)).view(x.size(0), -1))
+
+
+def test_a_view_that_flattens_is_folded_and_timed() -> None:
+    network, images = randomise(Viewed(), 0).eval(), torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(fold(network)(images), network(images))
+    times = layer_milliseconds(network, images, passes=1, seconds=0.001)
+    assert times.keys() == {"conv", "fc"}
+
+
 def test_folding_in_three_dimensions() -> None:
     network = randomise(nn.Sequential(nn.Conv3d(2, 3, 1), nn.BatchNorm3d(3)), 0).eval()
     images = torch.randn(2, 2, 3, 3, 3)
