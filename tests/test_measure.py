@@ -71,6 +71,15 @@ def test_counting_macs_leaves_the_network_alone_in_any_precision() -> None:
     assert network[1].num_batches_tracked == 0
 
 
+def test_macs_do_not_depend_on_the_type_of_new_tensors() -> None:
+    expected = count_macs(tiny(), (3, 10, 10))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert count_macs(tiny(), (3, 10, 10)) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
     network = ResNet(resnet_config(18, 10, base_width=4))
     with open(tmp_path / "network.pt", "wb") as file:
