@@ -495,6 +495,20 @@ def test_an_optimizer_of_another_network_is_refused() -> None:
         carry_optimizer(other, case.network, prune(case.network, groups, keep), groups, keep)
 
 
+def test_a_network_that_another_plan_made_is_refused() -> None:
+    case, groups, keep = resnet_case(0)
+    optimizer = sgd(case.network.parameters())
+    case.network(case.images).sum().backward()
+    optimizer.step()
+    name = next(name for name, kept in keep.items() if len(kept) > 1)
+    narrow = prune(case.network, groups, keep)
+    for other in ({**keep, name: keep[name][:1]}, {}):  # a single row would fit any number of them
+        with pytest.raises(PruningError, match="of the narrow network isn't what this plan leaves"):
+            carry_optimizer(optimizer, case.network, narrow, groups, other)
+    with pytest.raises(PruningError, match="no group 'unknown'"):
+        carry_optimizer(optimizer, case.network, narrow, groups, {"unknown": torch.tensor([0])})
+
+
 def test_state_that_cannot_be_sliced_is_refused() -> None:
     case, groups, keep = resnet_case(0)
     optimizer = torch.optim.Adafactor(case.network.parameters())

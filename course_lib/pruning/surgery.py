@@ -197,12 +197,21 @@ def carry_optimizer(
     uses. Bring `narrow` to its device and memory format first. A learning-rate schedule still
     drives the old optimiser: make a new one, after setting `lr` of each of `param_groups` and
     taking out `initial_lr`, where the old one began.
-    Raises PruningError for a parameter that isn't the network's, and for state of another shape
-    than its parameter's (Adafactor's, for one).
+    Raises PruningError for a parameter that isn't the network's, for a `narrow` that isn't what
+    this plan makes of it, and for state of another shape than its parameter's (Adafactor's, for
+    one).
     """
+    check_keep(network, groups, keep)
     names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
     new_parameters = dict(narrow.named_parameters())
     slices = kept_slices(groups, keep)
+    for parameter, name in names.items():
+        left = take(parameter.to("meta"), slices.get(name, {})).shape
+        if name not in new_parameters or new_parameters[name].shape != left:
+            raise PruningError(
+                f"{name} of the narrow network isn't what this plan leaves of it: "
+                "give the one that prune made with the same groups and indices."
+            )
     param_groups = []
     for group in optimizer.param_groups:
         if any(parameter not in names for parameter in group["params"]):
