@@ -1,9 +1,8 @@
 """The state of a run, and the files it is written to.
 
 `checkpoint.pt` is the only truth: every other file of a run is written again from it. Each file is
-written under a
-temporary name, brought to the disk, and renamed, so that at every moment it is either the old one
-or the new one, whole.
+written under a temporary name, brought to the disk, and renamed, so that at every moment it is
+either the old one or the new one, whole.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import json
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -185,6 +185,9 @@ def load(out: Path, config: Config, device: torch.device) -> State | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as parts:  # PyTorch would take changed numbers for right ones
+            if parts.testzip() is not None:
+                raise zipfile.BadZipFile
         return read(path, config, device)
     except (MemoryError, torch.OutOfMemoryError):
         raise  # not the file's fault
@@ -238,7 +241,7 @@ def from_first(make: Callable[[], State], config: Config, device: torch.device) 
 
 
 def _why_not_loaded(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, (zipfile.BadZipFile, pickle.UnpicklingError)):
         # PyTorch's own words propose to load it in a way that would run a program hidden in it.
         return "it isn't whole or holds more than tensors, numbers and texts"
     lines = str(error).strip().splitlines()

@@ -81,16 +81,21 @@ def test_a_folder_in_use_is_refused(done, capsys):
     assert status == 2 and "Another process" in error
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", "half"])
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", "half", "a start", "a bit"])
 def test_a_damaged_checkpoint_is_named(done, tmp_path, capsys, damage):
     for name in ("config.json", "checkpoint.pt"):
         (tmp_path / name).write_bytes((done / name).read_bytes())
     whole = (tmp_path / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(
-        whole[: len(whole) // 2] if damage == "half" else damage
-    )
+    middle = len(whole) // 2  # in the midst of a weight
+    damaged = {
+        "half": whole[:middle],
+        "a start": whole[:20_000],
+        "a bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+    }
+    (tmp_path / "checkpoint.pt").write_bytes(damaged.get(damage, damage))
     status, _, error = course(capsys, "run", "--out", tmp_path, "--resume")
-    assert status == 2 and "checkpoint.pt is damaged" in error and "Traceback" not in error
+    assert status == 2 and "checkpoint.pt is damaged" in error and "(it isn't whole" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
