@@ -387,6 +387,30 @@ def test_a_scripted_network_gets_a_sentence() -> None:
         find_groups(torch.jit.script(chain(nn.Conv2d(3, 4, 1))), IMAGE)
 
 
+WRAPPERS = (nn.DataParallel, torch.compile, torch.optim.swa_utils.AveragedModel)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "inside"), [*zip(WRAPPERS, ("module", "_orig_mod", "module"), strict=True)]
+)
+def test_of_a_wrapper_the_network_inside_is_asked_for(wrap, inside) -> None:
+    network = wrap(chain(nn.Conv2d(3, 4, 1)))
+    with pytest.raises(PruningError, match=rf"give that one: its \.{inside}$"):
+        find_groups(network, IMAGE)
+    assert list(find_groups(getattr(network, inside), IMAGE)) == ["0"]
+
+
+class Deciding(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() if x.sum() > 0 else x
+
+
+def test_the_module_that_cannot_be_traced_is_named() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(Deciding()))
+    with pytest.raises(PruningError, match=r"1\.0: symbolically traced"):
+        find_groups(network, IMAGE)
+
+
 def test_an_image_without_its_batch_is_refused() -> None:
     with pytest.raises(PruningError, match=r"0, a Conv2d on a value of shape \(3, 32, 32\)"):
         find_groups(chain(nn.Conv2d(3, 4, 1)), IMAGE[0])

@@ -72,6 +72,9 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
             _Shapes(network, graph=graph).run(example.to("meta"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        children = [name for name, _ in network.named_children()]
+        if children in (["module"], ["_orig_mod"]):  # DataParallel, torch.compile, moving averages
+            reason = f"it wraps a network, so give that one: its .{children[0]}"
         raise NotTraceable(
             f"{type(network).__name__} can't be traced with an input of shape "
             f"{tuple(example.shape)}: {reason}"
@@ -91,7 +94,12 @@ def called_in_training(network: nn.Module) -> set[str]:
 
 def graph_of(network: nn.Module) -> fx.Graph:
     """What `forward` does with its first argument, the others being what they are by default."""
-    graph = _Tracer().trace(network)
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(network)
+    except Exception as error:
+        where = next(reversed(tracer.module_stack), "")  # the module it stood in
+        raise PruningError(f"{where}: {error}" if where else str(error)) from error
     for node in list(graph.nodes):
         if _flattens(node):
             with graph.inserting_before(node):
