@@ -235,6 +235,7 @@ GOOD = {"a": torch.tensor([1.0, 2.0])}
         (GOOD, {"fraction": 0.1, "cost": {"a": 1.0}}, 'scope="network"'),
         (GOOD, {"fraction": 0.1, "scope": "network", "cost": {"b": 1.0}}, "every group"),
         (GOOD, {"fraction": 0.1, "scope": "network", "cost": {"a": 0.0}}, "more than 0"),
+        (GOOD, {"fraction": 0.1, "scope": "network", "cost": {"a": math.nan}}, "more than 0"),
         (GOOD, {"fraction": 0.1, "start": {"b": 4}}, "how many indices a began"),
         ({"a": -GOOD["a"]}, {"fraction": 0.1, "scope": "network", "cost": {"a": 1.0}}, "below 0"),
         ({}, {"fraction": 0.1}, "no scores"),

@@ -42,7 +42,7 @@ def select(
     `threshold`: indices that score below it go.
 
     `scope`: "layer" ranks within each group, "network" all indices together; then scores are
-    divided by their group's mean (unless `normalise` is False) and by the `cost` of an index of
+    divided by their group's mean size (unless `normalise` is False) and the `cost` of an index of
     that group (MACs, milliseconds), and no group loses more than `cap` of its indices at once, for
     a threshold either. `floor`: what every group keeps at least. `multiple`: widths are rounded up
     to it. Where scores are equal the lower index goes first.
@@ -150,7 +150,7 @@ def _check(
         refuse(f"cap={cap} must be more than 0 and at most 1")
     if cost is not None and scope == "layer":
         refuse('cost only matters with scope="network": within a layer every index costs the same')
-    if cost is not None and any(cost.get(name, 0) <= 0 for name in scores):
+    if cost is not None and not all(cost.get(name, 0) > 0 for name in scores):
         refuse("cost must be more than 0 for every group")
     for name, score in scores.items():
         if score.dim() != 1 or not len(score):
