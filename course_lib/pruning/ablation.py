@@ -57,7 +57,10 @@ def ablate(
         answers = values[differences.output]
         width = classes or answers.shape[1]
         if int(labels.min()) < 0 or int(labels.max()) >= width:
-            raise PruningError(f"There are labels outside the {width} classes: pass classes=.")
+            raise PruningError(
+                f"There are labels outside the {width} classes, 0 to {width - 1}: correct them, "
+                "or tell ablate how many classes there are, by classes=."
+            )
         if counts is None:
             counts = {g.name: torch.zeros(g.size, width, dtype=torch.long) for g in groups.values()}
         right = answers.argmax(1) == labels
