@@ -423,6 +423,8 @@ def test_an_unknown_group_is_refused() -> None:
 def test_groups_from_before_a_pruning_are_refused() -> None:
     case, groups, keep = resnet_case(0)
     narrow = prune(case.network, groups, keep)
+    with pytest.raises(PruningError, match="There is no conv1 here: the groups are another"):
+        prune(nn.Sequential(nn.Conv2d(3, 4, 1)), groups, keep)
     with pytest.raises(PruningError, match="conv1 has 3 filters, its group 6: call find_groups"):
         prune(narrow, groups, {"conv1": indices(0)})
 

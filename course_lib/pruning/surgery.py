@@ -44,11 +44,16 @@ def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[st
                 f"keep[{name!r}] must rise from 0 or more to {size - 1} or less, no index twice."
             )
         width = size * groups[name].channels
+        layers = dict(network.named_modules())
         for producer in groups[name].producers:
-            wide = network.get_submodule(producer).weight.shape[0]  # type: ignore[union-attr,index]
-            if wide != width:
+            weight: Any = getattr(layers.get(producer), "weight", None)
+            if weight is None:
                 raise PruningError(
-                    f"{producer} has {wide} filters, its group {width}: "
+                    f"There is no {producer} here: the groups are another network's."
+                )
+            if len(weight) != width:
+                raise PruningError(
+                    f"{producer} has {len(weight)} filters, its group {width}: "
                     "call find_groups again after pruning."
                 )
 
