@@ -523,6 +523,50 @@ def test_torchvisions_networks_of_grouped_convolutions(name, count, in_groups) -
     assert {n for group in groups.values() for n, _ in group.readers} == rest - {layers[0]}
 
 
+class Padded(nn.Conv2d):
+    """Only set up in its own way."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__(width_in, width_out, 3, padding=1)
+
+
+class Standardised(Padded):
+    """It computes something else: each filter has mean zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Flipped(Padded):
+    """The same, by what nn.Conv2d's forward calls."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(input, weight.flip(2), bias)
+
+
+class Norm(nn.BatchNorm2d):
+    """A name of its own for batch norm."""
+
+
+class Act(nn.ReLU):
+    """A name of its own for ReLU."""
+
+
+def test_a_subclass_that_computes_the_same_is_known() -> None:
+    network = nn.Sequential(Padded(3, 5), Norm(5), Act(), Padded(5, 3))
+    assert find_groups(network, IMAGE) == {"0": Group("0", 5, ("0",), ("1",), (("3", 1),))}
+    video = on_meta(torchvision.models.video.r3d_18)  # its convolutions are such a subclass
+    assert len(find_groups(video, torch.zeros(1, 3, 4, 32, 32))) == 12
+
+
+@pytest.mark.parametrize("kind", [Standardised, Flipped])
+def test_a_subclass_that_computes_something_else_is_refused(kind: type[Padded]) -> None:
+    network = nn.Sequential(Padded(3, 5), kind(5, 4), Padded(4, 3))
+    with pytest.raises(PruningError, match=r"1\.weight"):
+        find_groups(network, IMAGE)
+    assert find_groups(network, IMAGE, strict=False) == {}
+
+
 # Concatenations, channel shuffles, attention and layer norm.
 @pytest.mark.parametrize(
     ("name", "count"),

@@ -177,9 +177,7 @@ def _same(exercise: Exercise, given: list[Any], wrong: Callable[..., Any]) -> bo
                 return False
             if only_errors and _first_line(one.error) != _first_line(two.error):
                 return False  # an error of this type can have other causes
-        elif isinstance(one, _Raised) or isinstance(two, _Raised):
-            return False
-        elif _problem(exercise, one, two):
+        elif isinstance(one, _Raised) or isinstance(two, _Raised) or _problem(exercise, one, two):
             return False
     return True
 

@@ -25,6 +25,7 @@ from .layers import (
     PER_CHANNEL_NAMES,
     PRODUCTS,
     is_grouped,
+    kind_of,
 )
 from .plain import NOT_STRICT, bound_weights, require_called, require_plain
 from .tracing import PruningError, fits, name_of, traced
@@ -200,13 +201,13 @@ class _Walk:
 
     def _module(self, node: fx.Node, name: str) -> _Value:
         module: Any = self.modules[name]
-        source = self._source(node)
+        kind, source = kind_of(module), self._source(node)
         if isinstance(module, nn.Flatten):
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
             return self._flattened(node, source)
-        fitting = fits(type(module).__name__, source.shape)
-        if type(module) in PER_CHANNEL_MODULES and fitting:
+        fitting = fits(kind.__name__, source.shape)
+        if kind in PER_CHANNEL_MODULES and fitting:
             return _Value(source.space, source.columns, _shape(node))
         if name in self.calls:
             raise PruningError(
@@ -216,7 +217,7 @@ class _Walk:
             raise PruningError(f"{self.bound[name]}{NOT_STRICT}")
         self.calls[name] = len(self.calls)
         self.along[name] = [source.space]
-        if type(module) in NORMS and source.columns == 1:
+        if kind in NORMS and source.columns == 1:
             source.space.root().norms.append(name)
             return source
         if is_grouped(module) and source.columns == 1 and fitting:
@@ -224,17 +225,17 @@ class _Walk:
             space.grouped.append(name)
             space.channels = math.lcm(space.channels, space.width // module.groups)
             return _Value(space, 1, _shape(node))
-        convolves = type(module) in CONVOLUTIONS and module.groups == 1 and fitting
-        if convolves or (type(module) is nn.Linear and len(source.shape) == 2):
+        convolves = kind in CONVOLUTIONS and module.groups == 1 and fitting
+        if convolves or (kind is nn.Linear and len(source.shape) == 2):
             source.space.root().readers.append((name, source.columns))
             made = self._opened(node, name)
             self.along[name].append(made.space)
             return made
-        if type(module) in NORMS:
+        if kind in NORMS:
             raise _refusal(node, f"{name}, a batch norm behind a flatten of several positions,")
         grouped = getattr(module, "groups", 1) != 1
-        kind = f"grouped {type(module).__name__}" if grouped else type(module).__name__
-        raise _refusal(node, f"{name}, a {kind} on a value of shape {source.shape},")
+        what = f"{'grouped ' if grouped else ''}{type(module).__name__}"
+        raise _refusal(node, f"{name}, a {what} on a value of shape {source.shape},")
 
     def _function(self, node: fx.Node) -> _Value:
         if node.target in PER_CHANNEL_FUNCTIONS or name_of(node) in PER_CHANNEL_NAMES:

@@ -36,6 +36,18 @@ FLATTENS = {torch.flatten, "flatten"}
 WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)  # what can be made narrower
 
 
+def kind_of(layer: nn.Module) -> type[nn.Module]:
+    """The class whose computation a layer does: of a subclass that has an `__init__` of its own,
+    say, but neither `forward` nor what that calls, the known layer that it is.
+    """
+    own = set[str]()
+    for kind in type(layer).__mro__:
+        if kind in (*WEIGHTED, *PER_CHANNEL_MODULES):
+            return type(layer) if own & {"forward", "_conv_forward"} else kind
+        own |= vars(kind).keys()
+    return type(layer)
+
+
 def is_grouped(layer: nn.Module) -> bool:
     """Whether it is a convolution in groups, each of which makes as many channels as it reads: one
     channel if it is depthwise, as MobileNet's are; a few in ResNeXt and RegNet.

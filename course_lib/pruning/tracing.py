@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from .layers import NORMS
+from .layers import NORMS, PER_CHANNEL_MODULES, WEIGHTED, kind_of
 
 SAME_SHAPE = {nn.Identity, nn.ReLU, torch.relu, F.relu}  # and batch norms
 
@@ -114,7 +114,13 @@ def graph_of(network: nn.Module) -> fx.Graph:
 
 
 class _Tracer(fx.Tracer):
-    """Gives each further argument its default, so that `if mask is not None` can be decided."""
+    """Doesn't look into layers that are known, and gives each further argument its default, so that
+    `if mask is not None` can be decided.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = kind_of(m) in (*WEIGHTED, *PER_CHANNEL_MODULES)
+        return known or super().is_leaf_module(m, module_qualified_name)
 
     def create_args_for_root(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
         forward, given = super().create_args_for_root(*args, **kwargs)
