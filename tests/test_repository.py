@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -175,6 +176,16 @@ def test_a_photograph_is_named_as_the_readme_says(tmp_path: Path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     assert re.fullmatch(rf"{vehicles.CLASSES[label]} \d+%\n", capsys.readouterr().out)
+
+
+def test_the_glossary_is_in_order_and_the_notebooks_it_names_have_its_words() -> None:
+    rows = re.findall(r"^\| (.+?) \| .+ \| \[\d\d\]\((.+?)\) \|$", read("docs/glossary.md"), re.M)
+    words = [word for word, _ in rows]
+    assert len(words) > 60 and words == sorted(words, key=str.lower)
+    for word, link in rows:
+        cells = json.loads((ROOT / "docs" / link).read_text(encoding="utf-8"))["cells"]
+        text = " ".join("".join(cell["source"]) for cell in cells).lower()
+        assert word.lower().removesuffix("s") in text, f"{word} isn't in {link}"
 
 
 def test_readme_has_one_marked_place_for_measured_figures() -> None:
