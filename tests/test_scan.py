@@ -23,6 +23,11 @@ LAYOUTS: dict[str, tuple[dict[str, int], dict[str, list[int]], str]] = {
     "no test": ({"train": 9, "val": 4}, {"val": [2, 2], "test": [2, 2]}, "test is cut from val"),
     "train only": ({"train": 20}, {"train": [14, 14], "test": [3, 3]}, "only train"),
     "unpacked": ({"photos/train": 9, "photos/val": 4}, {"val": [2, 2]}, "photos is the only"),
+    "all in training_data": (
+        {"training_data/train": 9, "training_data/val": 4},
+        {"train": [9, 9], "val": [2, 2], "test": [2, 2]},
+        "test is cut from val",
+    ),
     "unpacked, one tree": ({"one/two": 20}, {"train": [14, 14]}, "two is the only folder in"),
     "unpacked twice": (
         {"training_set/training_set": 20, "test_set/test_set": 2},

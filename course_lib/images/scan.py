@@ -147,9 +147,9 @@ def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
                 notes.append(f"There is no folder {part}: {part} is cut from {source}.")
         return {part: _same_inside(found[part]) for part in PARTS if part in found}, notes
     if found.keys() == {"train"} and not others:
-        return {"": _same_inside(found["train"])}, [
-            "There is only train: val and test are cut from it."
-        ]
+        trees, notes = _trees(_same_inside(found["train"]))  # "Training Data" may hold all parts
+        cut = "There is only train: val and test are cut from it."
+        return trees, notes if "train" in trees else [cut, *notes]
     inner = _inner(root)
     if inner != root:
         trees, notes = _trees(inner)
