@@ -51,7 +51,7 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
 def _counted(network: nn.Module, image_shape: tuple[int, int, int]) -> FlopCounterMode:
     """PyTorch's counter after one image; nothing is computed, only shapes are worked out."""
     shapes_only = copy.deepcopy(network).to("meta", torch.float32).eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes_only(torch.empty(1, *image_shape, device="meta", dtype=torch.float32))
     return counter
 

@@ -80,6 +80,12 @@ def test_macs_do_not_depend_on_the_type_of_new_tensors() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+def test_computed_weights_cost_no_macs() -> None:
+    network = tiny()
+    nn.utils.parametrizations.weight_norm(network[0])
+    assert count_macs(network, (3, 10, 10)) == count_macs(tiny(), (3, 10, 10))
+
+
 def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
     network = ResNet(resnet_config(18, 10, base_width=4))
     with open(tmp_path / "network.pt", "wb") as file:
