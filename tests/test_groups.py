@@ -211,6 +211,7 @@ class Net(nn.Module):
 # Every body works on images [2, 3, 4, 4], and is named after what must stand in the message.
 REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("doubled, a grouped Conv2d", lambda n, x: n.doubled(n.conv(x))),
+    ("groups where each makes as many channels as it", lambda n, x: n.doubled(n.conv(x))),
     ("flatly, a grouped Conv1d", lambda n, x: n.flatly(n.conv(x).flatten(1).relu())),
     ("up, a ConvTranspose2d", lambda n, x: n.next(n.up(n.conv(x)))),
     ("layernorm, a LayerNorm", lambda n, x: n.next(n.layernorm(n.conv(x)))),

@@ -58,8 +58,8 @@ class Group:
 
 
 KNOWN = (
-    "convolution (in groups too), batch norm, elementwise activation, pooling, flatten, linear "
-    "layer, addition and multiplication"
+    "convolution (in groups where each makes as many channels as it reads), batch norm, "
+    "elementwise activation, pooling, flatten, linear layer, addition and multiplication"
 )
 
 
