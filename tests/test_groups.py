@@ -545,6 +545,13 @@ class Flipped(Padded):
         return super()._conv_forward(input, weight.flip(2), bias)
 
 
+class Doubled(Padded):
+    """The same, by what calls nn.Conv2d's forward."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x) * 2
+
+
 class Norm(nn.BatchNorm2d):
     """A name of its own for batch norm."""
 
@@ -560,7 +567,7 @@ def test_a_subclass_that_computes_the_same_is_known() -> None:
     assert len(find_groups(video, torch.zeros(1, 3, 4, 32, 32))) == 12
 
 
-@pytest.mark.parametrize("kind", [Standardised, Flipped])
+@pytest.mark.parametrize("kind", [Standardised, Flipped, Doubled])
 def test_a_subclass_that_computes_something_else_is_refused(kind: type[Padded]) -> None:
     network = nn.Sequential(Padded(3, 5), kind(5, 4), Padded(4, 3))
     with pytest.raises(PruningError, match=r"1\.weight"):

@@ -38,12 +38,12 @@ WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)  # what can be made narrower
 
 def kind_of(layer: nn.Module) -> type[nn.Module]:
     """The class whose computation a layer does: of a subclass that has an `__init__` of its own,
-    say, but neither `forward` nor what that calls, the known layer that it is.
+    say, but neither `forward` nor what calls it or is called by it, the known layer that it is.
     """
     own = set[str]()
     for kind in type(layer).__mro__:
         if kind in (*WEIGHTED, *PER_CHANNEL_MODULES):
-            return type(layer) if own & {"forward", "_conv_forward"} else kind
+            return type(layer) if own & {"__call__", "forward", "_conv_forward"} else kind
         own |= vars(kind).keys()
     return type(layer)
 
