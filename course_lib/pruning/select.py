@@ -44,8 +44,8 @@ def select(
     `scope`: "layer" ranks within each group, "network" all indices together; then scores are
     divided by their group's mean size (unless `normalise` is False) and the `cost` of an index of
     that group (MACs, milliseconds), and no group loses more than `cap` of its indices at once, for
-    a threshold either. `floor`: what every group keeps at least. `multiple`: widths are rounded up
-    to it. Where scores are equal the lower index goes first.
+    a threshold either. `floor`: what every group keeps at least. `multiple`: how many indices
+    stay is rounded up to it. Where scores are equal the lower index goes first.
     Raises PruningError for values that make no sense, and for scores that are NaN.
     """
     _check(scores, fraction, threshold, scope, start, round, floor, cap, multiple, cost)
