@@ -297,6 +297,8 @@ def test_pages_fit_and_show_without_a_network(
         name = path.relative_to(folder).as_posix()
         page.goto(path.as_uri())
         assert page.evaluate(OVERFLOW) <= 0, f"{name} is wider than the window"
+        width = page.locator("main").bounding_box()["width"]
+        assert width > 0.8 * min(SIZES[size]["width"], 1000), f"{name} is squeezed"
         for box in [formula.bounding_box() for formula in page.locator("math:visible").all()[:20]]:
             assert box is not None and box["width"] > 3 and box["height"] > 3, name
         if name in SHOWN:
