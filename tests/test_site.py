@@ -233,6 +233,17 @@ def test_headings_have_the_anchors_that_github_gives_them(
     assert anchors == ["its-x--5-", "data", "data-1", "data-set"]
 
 
+def test_formulas_keep_their_brackets_and_options_their_dashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = builder()
+    text = "# A\n\nA rate ($x$ or $y$), and `python a.py --final-batches 3` too."
+    (tmp_path / "a.md").write_text(text)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    page = BeautifulSoup(module.Page(Path("a.md")).body, "html.parser")
+    assert [part.get_text() for part in page.select(".whole")] == ["(x", "y),", "--final-batches"]
+
+
 # ---- contrast
 
 
@@ -271,6 +282,7 @@ def test_every_text_has_enough_contrast(scheme: str) -> None:
 
 SHOWN = ("index.html", "notebooks/03_vanishing_gradients.html", "docs/results.html")
 SIZES = {"phone": {"width": 360, "height": 740}, "laptop": {"width": 1366, "height": 768}}
+BROKEN = "e => e.filter(e => e.getClientRects().length > 1).map(e => e.textContent)"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -299,6 +311,7 @@ def test_pages_fit_and_show_without_a_network(
         assert page.evaluate(OVERFLOW) <= 0, f"{name} is wider than the window"
         width = page.locator("main").bounding_box()["width"]
         assert width > 0.8 * min(SIZES[size]["width"], 1000), f"{name} is squeezed"
+        assert page.locator("main .whole:visible").evaluate_all(BROKEN) == [], name
         for box in [formula.bounding_box() for formula in page.locator("math:visible").all()[:20]]:
             assert box is not None and box["width"] > 3 and box["height"] > 3, name
         if name in SHOWN:

@@ -122,7 +122,12 @@ class Page(IPythonRenderer):
         return f'<p class="aside">{escape(text)}</p>'
 
     def _html(self, markdown: str) -> str:
-        return MarkdownWithMath(renderer=self).render(markdown)
+        html = MarkdownWithMath(renderer=self).render(markdown)
+        # A bracket or comma beside a formula stays on its line: browsers would break between them.
+        return whole(r"[^\s<>]*<math>.*?</math>[^\s<>]*", html)
+
+    def codespan(self, text: str) -> str:
+        return whole(r"[^\s<>]*-[^\s<>]*", super().codespan(text))  # browsers would break --options
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
         anchor = re.sub(r"[^\w\- ]", "", plain(text).lower()).replace(" ", "-")  # as on GitHub
@@ -180,6 +185,11 @@ class Page(IPythonRenderer):
         if not (found.is_file() and found.is_relative_to(ROOT)):
             raise CourseError(f"{self.source} links to {path}, which is no file of the course.")
         return found.relative_to(ROOT)
+
+
+def whole(pattern: str, html: str) -> str:
+    """The HTML, with each match of the pattern kept on one line."""
+    return re.sub(pattern, r'<span class="whole">\g<0></span>', html, flags=re.DOTALL)
 
 
 def plain(html: str) -> str:
