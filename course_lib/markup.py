@@ -88,7 +88,8 @@ p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--accent); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--muted); padding: .25rem 0; }
+caption { max-width: calc(100vw - 2.5rem); padding: .25rem 0; text-align: left;
+  color: var(--muted); }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 thead th { vertical-align: bottom; }
 th:first-child, .words th, .words td { text-align: left; }

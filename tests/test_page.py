@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import CHROMIUM, browser
 from PIL import Image
 from tiny import TINY, tiny_data
 
@@ -149,6 +150,17 @@ def test_every_header_of_a_table_says_what_it_heads_and_every_table_what_it_hold
         == len(page.all("caption"))
         == len([*filter(None, page.text("caption"))])
     )
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_captions_can_be_read_on_a_phone_without_scrolling(page):
+    pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
+    with browser() as chromium:
+        shown = chromium.new_page(viewport={"width": 360, "height": 740})
+        shown.set_content(page.source)
+        wide = "captions => captions.map(caption => caption.getBoundingClientRect().right)"
+        assert max(shown.locator("caption").evaluate_all(wide)) <= 360
 
 
 def test_odd_names_are_only_ever_text(page):
