@@ -324,3 +324,15 @@ def test_pages_fit_and_show_without_a_network(
     assert dark == (scheme == "dark")
     context.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_nothing_is_cut_off_on_paper(folder: Path, chromium: Any) -> None:
+    page = chromium.new_page(viewport={"width": 718, "height": 1047})  # A4 with margins of 1 cm
+    page.emulate_media(media="print")
+    for path in sorted(folder.rglob("*.html")):
+        page.goto(path.as_uri())
+        cut = "e => e.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+        assert page.locator("pre, .scroll").evaluate_all(cut) == [], path.name
+    page.close()
