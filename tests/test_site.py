@@ -233,15 +233,17 @@ def test_headings_have_the_anchors_that_github_gives_them(
     assert anchors == ["its-x--5-", "data", "data-1", "data-set"]
 
 
-def test_formulas_keep_their_brackets_and_options_their_dashes(
+def test_what_belongs_together_is_not_broken_over_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = builder()
-    text = "# A\n\nA rate ($x$ or $y$), and `python a.py --final-batches 3` too."
+    text = "# A\n\nA rate ($x$ or $y$) of 5 % and `a.py --final-batches 3`.\n\n![5 %](a.md)"
     (tmp_path / "a.md").write_text(text)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     page = BeautifulSoup(module.Page(Path("a.md")).body, "html.parser")
-    assert [part.get_text() for part in page.select(".whole")] == ["(x", "y),", "--final-batches"]
+    parts = [part.get_text() for part in page.select(".whole")]
+    assert parts == ["(x", "y)", "5 %", "--final-batches"]
+    assert page.img["alt"] == "5 %"
 
 
 # ---- contrast

@@ -123,8 +123,8 @@ class Page(IPythonRenderer):
 
     def _html(self, markdown: str) -> str:
         html = MarkdownWithMath(renderer=self).render(markdown)
-        # A bracket or comma beside a formula stays on its line: browsers would break between them.
-        return whole(r"[^\s<>]*<math>.*?</math>[^\s<>]*", html)
+        # Browsers would break between a formula and its bracket or comma, and between 5 and %.
+        return whole(r"[^\s<>]*<math>.*?</math>[^\s<>]*|\d+ %(?![^<>]*>)", html)
 
     def codespan(self, text: str) -> str:
         return whole(r"[^\s<>]*-[^\s<>]*", super().codespan(text))  # browsers would break --options
