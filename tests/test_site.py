@@ -284,6 +284,7 @@ def test_every_text_has_enough_contrast(scheme: str) -> None:
 
 SHOWN = ("index.html", "notebooks/03_vanishing_gradients.html", "docs/results.html")
 SIZES = {"phone": {"width": 360, "height": 740}, "laptop": {"width": 1366, "height": 768}}
+LINES = "e => e.map(e => parseFloat(getComputedStyle(e).lineHeight))"
 BROKEN = "e => e.filter(e => e.getClientRects().length > 1).map(e => e.textContent)"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -313,6 +314,8 @@ def test_pages_fit_and_show_without_a_network(
         assert page.evaluate(OVERFLOW) <= 0, f"{name} is wider than the window"
         width = page.locator("main").bounding_box()["width"]
         assert width > 0.8 * min(SIZES[size]["width"], 1000), f"{name} is squeezed"
+        lines = page.locator(".contents").evaluate_all(LINES) if size == "phone" else []
+        assert all(line >= 24 for line in lines), f"{name}: too close for a thumb"
         assert page.locator("main .whole:visible").evaluate_all(BROKEN) == [], name
         for box in [formula.bounding_box() for formula in page.locator("math:visible").all()[:20]]:
             assert box is not None and box["width"] > 3 and box["height"] > 3, name
