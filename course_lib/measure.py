@@ -75,41 +75,23 @@ def layer_milliseconds(
     Each layer is timed by itself, on an input of the shape and memory layout it gets; its time is
     the median of `passes` readings of at least `seconds`, taken in turn with the other layers'.
     """
-    inputs: dict[str, Tensor] = {}
-    handles = []
     network = fold(network)
     layers = {name: layer for name, layer in network.named_modules() if _has_filters(layer)}
+    calls: dict[str, Callable[[], Any]] = {}
+
+    def keep(name: str, layer: nn.Module, read: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        calls[name] = partial(layer.forward, (*read, *named.values())[0].clone())
+
     for name, layer in layers.items():
-        handles.append(layer.register_forward_pre_hook(_keeper(inputs, name), with_kwargs=True))
+        layer.register_forward_pre_hook(partial(keep, name), with_kwargs=True)
     with torch.inference_mode():
         network(images)
-        for handle in handles:
-            handle.remove()
-        timers = {
-            name: Timer(
-                "layer(x)",
-                globals={"layer": layers[name], "x": x},
-                num_threads=torch.get_num_threads(),
-            )
-            for name, x in inputs.items()
-        }
-        readings: dict[str, list[float]] = {name: [] for name in timers}
-        for _ in range(passes):
-            for name, timer in timers.items():
-                repeats = max(1, round(seconds / timer.timeit(2).mean))
-                readings[name].append(1000 * timer.timeit(repeats).mean)
-    return {name: statistics.median(values) for name, values in readings.items()}
+        readings = seconds_in_turn(calls, passes=passes, seconds=seconds)
+    return {name: 1000 * statistics.median(mine) for name, mine in readings.items()}
 
 
 def _has_filters(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
-
-
-def _keeper(inputs: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def keep(_: nn.Module, read: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        inputs[name] = (*read, *named.values())[0].clone()
-
-    return keep
 
 
 def index_costs(groups: Mapping[str, Group], layers: Mapping[str, float]) -> dict[str, float]:
