@@ -30,6 +30,8 @@ CAPTIONS = {
     "size": "The article's figure 7: what is left of the network after each round.",
     "throughput": "The article's figure 8: images per second of each round's network, all timed"
     " in turn at the end, batch norm folded into the convolutions.",
+    "widths": "Each bar is a group of filters that can only be removed together, named after its"
+    " first convolution. Outline: the full network. Filled: what is left.",
 }
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -150,7 +152,7 @@ def _comparison(summary: Record) -> Section:
 def _figure(name: str, figure: Figure) -> Safe:
     text = alt_text(figure)
     image = element("img", src=pictures.figure_uri(figure), alt=text, class_="plot")
-    caption = element("figcaption", CAPTIONS.get(name, ""))
+    caption = element("figcaption", CAPTIONS[name])
     return element("figure", scrolling(image, f"Figure: {name}"), caption)
 
 
@@ -182,16 +184,10 @@ def _widths(history: Sequence[Record], last: int) -> Section:
     full = history[0]["widths"]
     final = next(line["widths"] for line in history if line["round"] == last)
     rows = [[name, full[name], final[name], f"{final[name] / full[name]:.0%}"] for name in full]
-    figure = pictures.widths_figure(full, final)
-    image = element("img", src=pictures.figure_uri(figure), alt=alt_text(figure), class_="plot")
-    caption = (
-        "Each bar is a group of filters that can only be removed together, named after its first"
-        " convolution. Outline: the full network. Filled: what is left."
-    )
     numbers = table("Filters per group", ("Group", "Full", "Pruned", "Left"), rows)
     return [
         element("h2", "The network before and after"),
-        element("figure", scrolling(image, "Figure: widths"), element("figcaption", caption)),
+        _figure("widths", pictures.widths_figure(full, final)),
         element("details", element("summary", "The same as a table"), numbers),
     ]
 
@@ -298,9 +294,10 @@ def _provenance(summary: Record) -> Section:
     counts = [f"{count:,} for {part}" for part, count in data["images"].items()]
     notes = [f"{data['name']}: {data['image_size']} pixels, images: {', '.join(counts)}."]
     notes += data["notes"]
-    options = [[f.name, "–" if config[f.name] is None else config[f.name]] for f in fields(Config)]
-    for row, option in zip(options, fields(Config), strict=True):
-        row.append(option.metadata["help"])
+    options = [
+        [f.name, "–" if config[f.name] is None else config[f.name], f.metadata["help"]]
+        for f in fields(Config)
+    ]
     return [
         element("h2", "How it was made"),
         element("h3", "The command that repeats it, in a new folder"),
