@@ -50,9 +50,7 @@ class State:
     val_accuracy_pruned: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
-    full: dict[str, Any] | None = (
-        None  # the full network after its training, as saved_form gives it
-    )
+    full: dict[str, Any] | None = None  # the full network when trained, as saved_form gives it
     passed: dict[str, Any] | None = None  # the last network that passed the gate
     images: dict[str, Any] | None = None  # what it is trained on: Data.fingerprint()
     finished: bool = False
@@ -200,8 +198,7 @@ def load(out: Path, config: Config, device: torch.device) -> State | None:
 
 def read(file: Path | IO[bytes], config: Config, device: torch.device) -> State:
     """The state that `write` wrote. Raises nearly anything for a file that is something else."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a file that isn't ours; the error says enough
+    with warnings.catch_warnings(action="ignore"):  # a file that isn't ours: the error says enough
         saved = torch.load(file, weights_only=True, map_location="cpu")
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         there = saved.get("format") if isinstance(saved, dict) else type(saved).__name__

@@ -30,9 +30,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 PROJECTIONS = ("all", "needed")
 STEMS = ("auto", "imagenet", "small")
-SMALL_IMAGE = (
-    40  # pixels; below this the ImageNet stem would leave the last stage a single position
-)
+SMALL_IMAGE = 40  # pixels; below, the ImageNet stem would leave the last stage a single position
 
 
 def _option(default: Any, help: str, **limits: Any) -> Any:

@@ -43,8 +43,7 @@ def held() -> Iterator[Stop]:
         yield stop
         return
     # A signal that is ignored (nohup, a job in the background) stays ignored.
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN}
+    before = {n: handler for n in SIGNALS if (handler := signal.getsignal(n)) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, stop.note)
     try:

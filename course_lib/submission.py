@@ -84,8 +84,7 @@ def _unpacked(content: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(part.file_size for part in archive.infolist()) > LARGEST_FILE:
             raise CourseError("it is compressed, and far larger than it seems.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
 
 

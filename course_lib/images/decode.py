@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-DECODER_VERSION = (
-    1  # raise it whenever a pixel can change: caches of decoded images are keyed by it
-)
+DECODER_VERSION = 1  # raise it whenever a pixel can change: caches of images are keyed by it
 
 # A picture this large is more likely an attack or a mistake than a photograph, and decoding it
 # takes over 250 MB. Pillow only warns at about this size, and refuses at twice of it.
