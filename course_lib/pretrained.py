@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +121,16 @@ def _theirs(saved: Any) -> ResNet | None:
     stem, last = weights.get("conv1.weight"), weights.get("fc.weight")
     if not (isinstance(stem, Tensor) and stem.dim() == 4 and isinstance(last, Tensor)):
         return None
-    wanted = partial(
-        resnet_config,
-        classes=len(last),
-        base_width=len(stem),
-        channels=stem.shape[1],
-        small_images=stem.shape[-1] == 3,
-        projection="needed",
-    )
     for depth in DEPTHS:
-        network = ResNet(wanted(depth))
+        config = resnet_config(
+            depth,
+            classes=len(last),
+            base_width=len(stem),
+            channels=stem.shape[1],
+            small_images=stem.shape[-1] == 3,
+            projection="needed",
+        )
+        network = ResNet(config)
         try:
             network.load_state_dict(weights)
         except (RuntimeError, AttributeError):  # other names or shapes; values that aren't tensors
