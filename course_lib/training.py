@@ -173,10 +173,9 @@ class Loader:
 
     def batches(self, split: str, limit: int | None = None) -> Iterator[Batch]:
         """A split in its own order, without augmentation; `limit`: only its first images."""
-        size = len(self.splits[split][1])
-        size = size if limit is None else min(size, limit)
-        for first in range(0, size, self.batch_size):
-            yield self._fetch(split, torch.arange(first, min(first + self.batch_size, size)))
+        chosen = torch.arange(len(self.splits[split][1]))[:limit]
+        for part in chosen.split(self.batch_size):
+            yield self._fetch(split, part)
 
     def sample(self, count: int) -> Iterator[Batch]:
         """`count` training images, or all, without augmentation: drawn by the seed, so always the
