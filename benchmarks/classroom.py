@@ -61,15 +61,10 @@ def counts(path: Path) -> dict[str, Any]:
     }
 
 
-def family(process: psutil.Process) -> list[psutil.Process]:
-    """A process and all below it that are still there."""
-    return [process, *process.children(recursive=True)]
-
-
 def resident_megabytes(process: psutil.Process) -> float:
     """Memory in use by a process and its children."""
     total = 0
-    for member in family(process):
+    for member in (process, *process.children(recursive=True)):
         try:
             total += member.memory_info().rss
         except psutil.NoSuchProcess:  # it ended in between

@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -117,9 +118,7 @@ def hutchinson(network: nn.Module, groups: dict[str, Group], batches: Batches) -
     draws = torch.Generator().manual_seed(0)
     sums = {name: torch.zeros(len(weight)).double() for name, weight in weights.items()}
     images_seen = sum(len(images) for images, _ in batches)
-    probe = 0
-    while True:
-        probe += 1
+    for probe in count(1):
         u = {
             name: (torch.randint(0, 2, weight.shape, generator=draws) * 2 - 1) * weight.detach()
             for name, weight in weights.items()
@@ -164,13 +163,11 @@ def obd_noise(network: nn.Module, groups: dict[str, Group], batches: Batches) ->
         spent = time.perf_counter() - begin
         rows.append({"estimate": "obd", "probes": probes, "seconds": spent, **noise(scores, exact)})
     begin = time.perf_counter()
-    for probe, scores in enumerate(hutchinson(network, groups, batches), 1):
+    for probe, scores in enumerate(islice(hutchinson(network, groups, batches), 16), 1):
         spent = time.perf_counter() - begin
         if probe in (1, 4, 16):
             row = {"estimate": "Hutchinson", "probes": probe, "seconds": spent}
             rows.append(row | noise(scores, exact))
-        if probe == 16:
-            return rows
     return rows
 
 

@@ -50,16 +50,8 @@ def write_networks(out: Path, folder: Path) -> None:
 
 def about_data(data: Data) -> dict[str, Any]:
     """Which images, and how they are standardised."""
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    return {
-        "name": data.name,
-        "version": vehicles.VERSION,
-        "image_size": data.test.images.shape[1],
-        "images": {part: len(split.labels) for part, split in parts.items()},
-        "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
-    }
+    about = {"name": data.name, "version": vehicles.VERSION, **data.about()}
+    return {**about, "images": data.fingerprint()["images"]}
 
 
 def measured(name: str, folder: Path, data: Data) -> dict[str, Any]:

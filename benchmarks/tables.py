@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import criteria_tables
@@ -22,11 +21,10 @@ import loop_tables
 import peer_tables
 import speed_tables
 from classroom_tables import minutes_table, server_table
+from recording import RECORDED, ROOT
 
 from course_lib import plots
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDED = ROOT / "data" / "recorded_runs"
 FIGURES = ROOT / "docs" / "figures"
 
 
