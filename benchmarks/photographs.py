@@ -6,27 +6,27 @@
 images in all, 700 of one class and 100 of another, 8 % of their labels drawn anew, enlarged to 64
 pixels; the labels of validation and test are clean and the classes there of equal size. Base
 training alone, at a quarter of ResNet-18's width; every variant changes the preset `laptop`.
-Validation decides between them, the test is beside it. Resumable: each training is a line of
-runs/bench-photographs.jsonl. Writes data/recorded_runs/photographs.json. Twenty minutes on two
+Validation decides between them, the test is beside it. What was interrupted goes on when the
+command is given again. Writes data/recorded_runs/photographs.json. Twenty minutes on two
 idle cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from recording import ROOT, lines, record
+from recording import ROOT, in_parts, record
 
-from course_lib.config import PRESETS, Config
+from course_lib.config import PRESETS
 from course_lib.data import Data, Split
 from course_lib.iterate import make_loader
 from course_lib.report import machine
@@ -94,9 +94,10 @@ def folder(root: Path) -> Data:
     )
 
 
-def measure(config: Config, data: Data) -> dict[str, Any]:
+def trained(variant: str, seed: int, data: Data) -> dict[str, Any]:
     """Base training as a run does it, then its accuracy."""
-    torch.manual_seed(config.seed)
+    config = replace(PRESETS["laptop"], base_width=16, seed=seed, **VARIANTS[variant])
+    torch.manual_seed(seed)
     network = place(ResNet(config.network(len(data.classes), 3, PIXELS)), CPU)
     loader = make_loader(config, data, CPU)
     started = time.perf_counter()
@@ -107,6 +108,8 @@ def measure(config: Config, data: Data) -> dict[str, Any]:
         pass
     seconds = time.perf_counter() - started
     return {
+        "variant": variant,
+        "seed": seed,
         "seconds": round(seconds, 1),
         "val_accuracy": accuracy(network, loader.batches("val")),
         "test_accuracy": accuracy(network, loader.batches("test")),
@@ -118,24 +121,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Defaults for small folders of photographs.")
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-photographs.jsonl")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-photographs.json")
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = lines(options.out) if options.out.exists() else []
     data = folder(options.cifar10)
-    for seed in range(options.seeds):
-        for name, changes in VARIANTS.items():
-            if any(row["variant"] == name and row["seed"] == seed for row in done):
-                continue
-            config = replace(PRESETS["laptop"], base_width=16, seed=seed, **changes)
-            done.append({"variant": name, "seed": seed, **measure(config, data)})
-            print(json.dumps(done[-1]), flush=True)
-            with options.out.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+    parts = {
+        f"{name}, seed {seed}": partial(trained, name, seed, data)
+        for seed in range(options.seeds)
+        for name in VARIANTS
+    }
+    done = in_parts(options.out, {}, parts)
+    rows = [part["result"] for part in done.values()]
     for name in VARIANTS:
-        found = [row["val_accuracy"] for row in done if row["variant"] == name]
+        found = [row["val_accuracy"] for row in rows if row["variant"] == name]
         print(f"{name}: {statistics.mean(found):.1%} ({min(found):.1%} to {max(found):.1%})")
-    record("photographs", COMMAND, {"trainings": done, "machine": machine(CPU)})
+    record("photographs", COMMAND, {"trainings": rows, "machine": machine(CPU)})
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from recording import ROOT, record
+from recording import ROOT, in_parts, record
 
 from course_lib.lessons.deep import Deep, losses, scenes, spread
 from course_lib.report import machine
@@ -40,16 +40,14 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="two steps, one seed, not recorded")
     options = parser.parse_args()
     seeds, steps = (SEEDS[:1], 2) if options.smoke else (SEEDS, STEPS)
-    options.out.mkdir(parents=True, exist_ok=True)
-    runs = []
-    for depth, skip, seed in itertools.product(DEPTHS, (False, True), seeds):
-        kept = options.out / f"{depth}-{'residual' if skip else 'plain'}-{seed}-{steps}.json"
-        if not kept.exists():
-            aside = kept.with_suffix(".part")
-            aside.write_text(json.dumps(trained(depth, skip, seed, steps)), encoding="utf-8")
-            aside.replace(kept)
-        runs.append(json.loads(kept.read_text(encoding="utf-8")))
-        print(f"{kept.stem}: loss {runs[-1]['losses'][-1]:.3f}", flush=True)
+    parts = {
+        f"{'residual' if skip else 'plain'}, {depth} layers, seed {seed}": partial(
+            trained, depth, skip, seed, steps
+        )
+        for depth, skip, seed in itertools.product(DEPTHS, (False, True), seeds)
+    }
+    done = in_parts(options.out / f"{steps}-steps.json", {}, parts)
+    runs = [part["result"] for part in done.values()]
     if not options.smoke:
         protocol = {"steps": STEPS, "images": IMAGES, "seeds": list(SEEDS)}
         record(
