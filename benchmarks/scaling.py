@@ -33,7 +33,7 @@ from torch import nn
 
 from course_lib import checkpoint, distributed, measure
 from course_lib.checkpoint import State
-from course_lib.config import Config, make_config
+from course_lib.config import make_config
 from course_lib.iterate import make_loader
 from course_lib.pruning import carry_optimizer, find_groups, l1, prune, select
 from course_lib.report import machine
@@ -113,7 +113,7 @@ def worker(out: Path, base_width: int, pixels: int, batch: int, steps: int) -> N
         if distributed.world() > 1:
             measured["alone"] = step_seconds(state, loader, steps)
         found[name] = {way: statistics.median(mine[2:]) for way, mine in measured.items()}
-        found[name] |= sent(state, config, pixels)
+        found[name] |= sent(state, pixels)
         if name == "full":
             found["surgery"] = surgery_seconds(state, loader, steps)
     if distributed.rank() == 0:
@@ -121,14 +121,12 @@ def worker(out: Path, base_width: int, pixels: int, batch: int, steps: int) -> N
     distributed.leave()
 
 
-def sent(state: State, config: Config, pixels: int) -> dict[str, int]:
+def sent(state: State, pixels: int) -> dict[str, int]:
     """Bytes that a training step exchanges, and a phase at its end, by the tensors themselves."""
-    buffers = sum(buffer.nbytes for buffer in state.network.buffers())
-    gradients = sum(p.nbytes for p in state.network.parameters())
     return {
         "parameters": measure.count_parameters(state.network),
-        "gradient_bytes": gradients,
-        "statistics_bytes": buffers,
+        "gradient_bytes": sum(weight.nbytes for weight in state.network.parameters()),
+        "statistics_bytes": sum(buffer.nbytes for buffer in state.network.buffers()),
         "macs": measure.count_macs(state.network, (3, pixels, pixels)),
     }
 

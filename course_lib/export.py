@@ -66,16 +66,15 @@ def quantize_onnx(path: Path, images: Tensor, into: Path) -> Path:
     return into
 
 
-def open_onnx(path: Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:
-    """A function from images [N, C, H, W] to logits [N, classes], computed by ONNX Runtime.
-
-    `threads`: as many as PyTorch uses unless told. Raises CourseError where a package is missing.
+def open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """A function from images [N, C, H, W] to logits [N, classes], computed by ONNX Runtime on as
+    many threads as PyTorch uses. Raises CourseError where a package is missing.
     """
     _need_packages()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:

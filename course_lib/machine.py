@@ -48,16 +48,14 @@ print("\\n" + json.dumps(found))
 SECONDS_TO_IMPORT = 180.0  # a cold start from a network drive takes minutes
 
 
-def probe(
-    names: Sequence[str], program: str = PROBE, seconds: float = SECONDS_TO_IMPORT
-) -> dict[str, Any]:
+def probe(names: Sequence[str], seconds: float = SECONDS_TO_IMPORT) -> dict[str, Any]:
     """What came of importing the packages in a new process.
 
     "broken": {package: why}; if torch and torchvision can be imported "threads", "devices": {cuda,
     mps: "" or why it doesn't compute}, and "cuda": [name, bytes free, bytes]. Or "crash": why the
     process didn't come to its end.
     """
-    command = [sys.executable, "-c", program, json.dumps(list(names))]
+    command = [sys.executable, "-c", PROBE, json.dumps(list(names))]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=seconds

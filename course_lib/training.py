@@ -307,9 +307,7 @@ def predict(
     return torch.cat(logits), torch.cat(labels)
 
 
-def accuracy(
-    network: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32
-) -> float:
+def accuracy(network: nn.Module, batches: Iterable[Batch]) -> float:
     """The share of images whose largest logit is the right class."""
-    logits, labels = predict(network, batches, precision)
+    logits, labels = predict(network, batches)
     return share_right(labels, logits.argmax(1))

@@ -32,7 +32,7 @@ def file(network: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def test_onnx_runtime_gives_the_same_for_any_number_of_images(network: ResNet, file: Path) -> None:
-    run, expected = export.open_onnx(file, threads=1), network(IMAGES)
+    run, expected = export.open_onnx(file), network(IMAGES)
     for count in (1, 2, 6):
         error = (run(IMAGES[:count]) - expected[:count]).abs().max() / expected.abs().max()
         assert error < 1e-5
@@ -44,7 +44,7 @@ def test_eight_bits_give_nearly_the_same_from_a_smaller_file(
 ) -> None:
     small = export.quantize_onnx(file, IMAGES, tmp_path / "small.onnx")
     expected = network(IMAGES)
-    given = export.open_onnx(small, threads=1)(IMAGES)
+    given = export.open_onnx(small)(IMAGES)
     error = (given - expected).norm() / expected.norm()
     assert 1e-5 < error < 0.2  # the same would mean that nothing was rounded
     assert small.stat().st_size < file.stat().st_size

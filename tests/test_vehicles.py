@@ -106,13 +106,13 @@ def test_splits_and_seeds_differ() -> None:
 
 
 def test_draw_many_is_a_loop_over_draw() -> None:
-    images, labels = draw_many(2, "test", 5, 32, start=7)
+    images, labels = draw_many(2, "test", 5, 32)
     assert images.dtype == np.uint8
     assert labels.dtype == np.int64
-    for offset in range(5):
-        image, label = draw(2, "test", 7 + offset, 32)
-        assert np.array_equal(images[offset], image)
-        assert labels[offset] == label
+    for index in range(5):
+        image, label = draw(2, "test", index, 32)
+        assert np.array_equal(images[index], image)
+        assert labels[index] == label
     assert draw_many(0, "test", 0, 32)[0].shape == (0, 32, 32, 3)
 
 

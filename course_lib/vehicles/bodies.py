@@ -169,7 +169,7 @@ def _side_on(pen: Pen, body: Body, look: _Look, x: float, ground: float, length:
             (rear[0] + back[0], ground + back[1])]  # fmt: skip
     pen.polygon(foot, (28, 28, 30))
     _swept(pen, body, look, at, back)
-    _end(pen, body, look, at, back)
+    _end(pen, look, at, back)
     _flank(pen, body, look, at)
     _wheels(pen, body, at, ground, 0.0, radius, squeeze, far=False)
 
@@ -196,7 +196,7 @@ def _inset(corners: Sequence[Point], share: float) -> list[Point]:
     return [(a + (x - a) * share, b + (y - b) * share) for a, b in corners]
 
 
-def _end(pen: Pen, body: Body, look: _Look, at: Place, back: Point) -> None:
+def _end(pen: Pen, look: _Look, at: Place, back: Point) -> None:
     """Lamps, plate and grille on the end that shows in a three-quarter view."""
     front = look.facing * back[0] > 0
     edge = 1.0 if front else 0.0

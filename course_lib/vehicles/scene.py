@@ -192,12 +192,10 @@ def draw(seed: int, split: str, index: int, size: int = 64) -> tuple[np.ndarray,
     return _photograph(rng, canvas, size), label
 
 
-def draw_many(
-    seed: int, split: str, count: int, size: int = 64, start: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images start … start + count - 1 of a split: uint8 [count, size, size, 3], int64 [count]."""
+def draw_many(seed: int, split: str, count: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """The first images of a split: uint8 [count, size, size, 3]; their labels: int64 [count]."""
     images = np.empty((count, size, size, 3), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
-    for offset in range(count):
-        images[offset], labels[offset] = draw(seed, split, start + offset, size)
+    for index in range(count):
+        images[index], labels[index] = draw(seed, split, index, size)
     return images, labels
