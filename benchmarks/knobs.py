@@ -33,30 +33,17 @@ KEPT = (
 )
 
 
-def fraction_for(rounds: int) -> float:
-    """The share to remove per round so that LEFT of the filters stay after all of them."""
-    return 1 - LEFT ** (1 / rounds)
+def schedule(rounds: int, budget: int = BUDGET) -> dict[str, Any]:
+    """Equal rounds after which LEFT of the filters stay, with an equal share of the batches."""
+    fraction = 1 - LEFT ** (1 / rounds)
+    return {"rounds": rounds, "fraction": fraction, "finetune_batches": budget // rounds}
 
 
 def settings() -> dict[str, dict[str, dict[str, Any]]]:
     """Knob → value as text → what is changed. The reference is 8 rounds of 30 batches, no gate."""
     return {
-        "rounds": {
-            str(rounds): {
-                "rounds": rounds,
-                "fraction": fraction_for(rounds),
-                "finetune_batches": BUDGET // rounds,
-            }
-            for rounds in (1, 2, 4, 8, 16)
-        },
-        "rounds, three times the batches": {
-            str(rounds): {
-                "rounds": rounds,
-                "fraction": fraction_for(rounds),
-                "finetune_batches": 3 * BUDGET // rounds,
-            }
-            for rounds in (1, 8)
-        },
+        "rounds": {str(n): schedule(n) for n in (1, 2, 4, 8, 16)},
+        "rounds, three times the batches": {str(n): schedule(n, 3 * BUDGET) for n in (1, 8)},
         "finetune_batches": {str(n): {"finetune_batches": n} for n in (5, 10, 30, 90)},
         "scope": {"layer": {}, "network": {"scope": "network"}},
         # Down to a few percent of the parameters, so that every gate but the last one closes.
@@ -77,9 +64,7 @@ def config_for(seed: int, about: dict[str, Any], changes: dict[str, Any]) -> Con
     """The small network's own options, the reference schedule, and one knob turned."""
     reference: dict[str, Any] = {
         "seed": seed,
-        "rounds": ROUNDS,
-        "fraction": fraction_for(ROUNDS),
-        "finetune_batches": BUDGET // ROUNDS,
+        **schedule(ROUNDS),
         "gate": False,
         "curve_every": 10_000,  # a point at the end of each round, which the history has as well
         "curve_images": 64,
