@@ -84,8 +84,7 @@ def memory_table(run: Row) -> str:
         "|---|---|---|---|---|",
     ]
     for row in run["memory"]:
-        ways = {name: dict(way) for name, way in row["ways"].items()}
-        rows += way_rows(share(row["width"]), ways)
+        rows += way_rows(share(row["width"]), row["ways"])
     drawing = run["drawing"]["images_per_second"]
     return "\n".join(
         [*rows, "", f"{drawing:,.0f} images are drawn per second, once in a set's life."]
