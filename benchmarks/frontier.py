@@ -144,7 +144,7 @@ def timed(problem: Problem, out: Path) -> dict[float, dict[str, Any]]:
         for share in (1, *SHARES)
     }
     images = torch.randn(TIMED, *problem.image)
-    readings = measure.images_per_second(networks, images, passes=9)
+    readings = measure.images_per_second(networks, images, passes=25)
     found = {}
     for share in SHARES:
         ratios = [a / b for a, b in zip(readings[str(share)], readings["1"], strict=True)]

@@ -150,10 +150,14 @@ def test_the_documented_way_to_deploy_is_the_fastest_that_was_measured():
     if not path.exists():
         pytest.skip("not measured yet: python benchmarks/speed_limit.py")
     run, speed_tables = json.loads(path.read_text()), tables().speed_tables
-    rows = [row for row in run["rows"] if row["batch"] == 64]
-    row, widths = speed_tables.best(rows)
-    assert (row["way"], widths) == ("ONNX Runtime", "multiples of 16")
-    assert row["speedup"][widths][0] >= 0.8 * speed_tables.mac_ratios(run)[widths]
+    widths, ratios = "multiples of 16", speed_tables.mac_ratios(run)
+    many, one = ([row for row in run["rows"] if row["batch"] == size] for size in (64, 1))
+    row, best = speed_tables.best(many)
+    assert (row["way"], best) == ("bfloat16", widths)
+    for rows in ([row for row in many if row["way"] != "bfloat16"], one):
+        row, best = speed_tables.best(rows)
+        assert (row["way"], best) == ("ONNX Runtime", widths)
+        assert row["speedup"][widths][0] >= 0.8 * ratios[widths]
     for network in list(run["networks"].values())[1:]:
         share = network["parameters"] / run["networks"]["full"]["parameters"]
         assert share == pytest.approx(0.209, abs=0.02)
@@ -261,8 +265,9 @@ def test_where_no_loss_ends_is_what_was_measured():
     )
     twentieth = next(row for row in vehicles if (row["share"], row["batches"]) == (0.05, 800))
     full = vehicles[0]["test_accuracy"]
-    assert min(a - b for a, b in zip(twentieth["test_accuracy"], full, strict=True)) >= 0
-    assert twentieth["speed"]["middle"] >= 8 and max(twentieth["parameters"]) <= 0.05
+    changes = [a - b for a, b in zip(twentieth["test_accuracy"], full, strict=True)]
+    assert -0.002 < min(changes) < 0 < max(changes) < 0.002 and abs(mean(changes)) < 0.001
+    assert max(twentieth["parameters"]) <= 0.05
     full, *smaller = (row["test_accuracy"] for row in other)
     for reached in smaller:
         assert all(a < b for a, b in zip(reached, full, strict=True))
