@@ -62,6 +62,7 @@ def test_every_notebook_and_document_has_its_page(site: dict[str, BeautifulSoup]
             for link in page.select("header a, footer a")
         }
         assert links == wanted | {"index.html", "data/README.html"}, name
+        assert page.select_one("header a[href$='glossary.html']"), f"{name}: above, where one reads"
 
 
 @pytest.mark.parametrize("path", course.NOTEBOOKS, ids=lambda path: path.stem)

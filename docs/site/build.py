@@ -27,7 +27,7 @@ from course_lib.errors import CourseError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-README = Path("README.md")
+README, GLOSSARY = Path("README.md"), Path("docs/glossary.md")
 FORMULAS = LatexToMathML(fancy_error=False)
 TEMPLATE = Environment(
     loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -223,6 +223,7 @@ def write(page: Page, named: list[Page], out: Path) -> None:
         style=address(Path("page.css"), page.source),
         home=named[0],
         lessons=lessons,
+        glossary=next(other for other in named if other.source == GLOSSARY),
         at=lessons.index(page) if page in lessons else None,
         documents=[other for other in named[1:] if other not in lessons],
     )
