@@ -8,6 +8,7 @@ The file needs torch and torchvision alone: copy it and change what you like.
 
 import argparse
 import copy
+import sys
 import timeit
 from collections import namedtuple
 from pathlib import Path
@@ -226,4 +227,5 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        raise SystemExit(f"prune_resnet: {error}") from error
+        print(f"prune_resnet: {error}", file=sys.stderr)
+        sys.exit(2)

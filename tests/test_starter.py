@@ -145,6 +145,13 @@ def test_it_imports_torch_and_torchvision_alone() -> None:
     assert names - set(sys.stdlib_module_names) == {"torch", "torchvision", "PIL"}
 
 
+def test_a_mistake_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2
+    sentence = f"prune_resnet: {tmp_path} must hold train/ and val/, a folder of images per class"
+    assert done.stderr == f"{sentence} in each.\n"
+
+
 def said(starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: Any) -> str:
     """How a run ends that goes wrong: argparse's own words, or the sentence that is printed."""
     monkeypatch.setattr(sys, "argv", ["prune_resnet.py", *arguments])
