@@ -24,6 +24,7 @@ NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]) -> None:
     """Raise PruningError, naming the group, unless `keep` is a plan for this network's groups."""
+    layers = dict(network.named_modules())
     for name, kept in keep.items():
         if name not in groups:
             raise PruningError(
@@ -44,7 +45,6 @@ def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[st
                 f"keep[{name!r}] must rise from 0 or more to {size - 1} or less, no index twice."
             )
         width = size * groups[name].channels
-        layers = dict(network.named_modules())
         for producer in groups[name].producers:
             weight: Any = getattr(layers.get(producer), "weight", None)
             if weight is None:
