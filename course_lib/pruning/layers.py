@@ -34,6 +34,7 @@ PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 MEANS = {torch.mean, "mean"}
 FLATTENS = {torch.flatten, "flatten"}
 WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)  # what can be made narrower
+KNOWN_LAYERS = {*WEIGHTED, *PER_CHANNEL_MODULES}
 
 
 def kind_of(layer: nn.Module) -> type[nn.Module]:
@@ -42,7 +43,7 @@ def kind_of(layer: nn.Module) -> type[nn.Module]:
     """
     own = set[str]()
     for kind in type(layer).__mro__:
-        if kind in (*WEIGHTED, *PER_CHANNEL_MODULES):
+        if kind in KNOWN_LAYERS:
             return type(layer) if own & {"__call__", "forward", "_conv_forward"} else kind
         own |= vars(kind).keys()
     return type(layer)

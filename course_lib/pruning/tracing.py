@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from .layers import NORMS, PER_CHANNEL_MODULES, WEIGHTED, kind_of
+from .layers import KNOWN_LAYERS, NORMS, kind_of
 
 SAME_SHAPE = {nn.Identity, nn.ReLU, torch.relu, F.relu}  # and batch norms
 
@@ -119,8 +119,7 @@ class _Tracer(fx.Tracer):
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = kind_of(m) in (*WEIGHTED, *PER_CHANNEL_MODULES)
-        return known or super().is_leaf_module(m, module_qualified_name)
+        return kind_of(m) in KNOWN_LAYERS or super().is_leaf_module(m, module_qualified_name)
 
     def create_args_for_root(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
         forward, given = super().create_args_for_root(*args, **kwargs)
