@@ -165,7 +165,8 @@ def _inner(folder: Path) -> Path:
         return folder
     entries = _entries(folders[0].path)
     nested = any(entry.is_dir() for entry in entries)
-    return Path(folders[0].path) if nested and not any(map(_is_image, entries)) else folder
+    loose = any(_is_image(entry.name) for entry in entries)
+    return Path(folders[0].path) if nested and not loose else folder
 
 
 def _same_inside(folder: Path) -> Path:
@@ -174,8 +175,8 @@ def _same_inside(folder: Path) -> Path:
     return inner if inner.name == folder.name else folder
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in ENDINGS
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in ENDINGS
 
 
 def _refuse_parts_as_classes(root: Path) -> None:
@@ -216,7 +217,7 @@ def _tree_files(root: Path, tree: str, place: Path, skipped: list[str]) -> list[
         seen = {os.path.realpath(root), os.path.realpath(place)}
         for file in _walk(entry.path, seen):
             path = _below(root, file.path)
-            if _is_image(file):
+            if _is_image(file.name):
                 stat = file.stat()
                 files.append(ImageFile(path, tree, entry.name, stat.st_size, stat.st_mtime_ns))
             else:
@@ -263,7 +264,7 @@ def _classes(
     """The class names, sorted; raises CourseError where they can't be told."""
     first = next(iter(trees.values()))
     if not files:
-        loose = [path for path in skipped if os.path.splitext(path)[1].lower() in ENDINGS]
+        loose = [path for path in skipped if _is_image(path)]
         what = "has loose images, not sorted into classes" if loose else "holds no images"
         raise CourseError(f"{first} {what}: {LAYOUT}.")
     loops = {os.path.realpath(root), os.path.realpath(first)}

@@ -109,11 +109,11 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
     Raises PruningError, naming the layer, for anything but convolution (in groups only where each
     makes as many channels as it reads), batch norm, elementwise activation, pooling, flatten,
     linear layer, addition and multiplication, for weights used twice, and for layers that only
-    training calls. Without `strict`, what such a thing reads
-    or makes is in no group either, and the rest can be pruned; but a layer that only training calls
-    is then not seen and may no longer fit. What training does otherwise with layers that evaluation
-    calls, too, isn't seen in either case. Refused all the same: what `torch.fx` can't trace, and
-    layers with a hook or a `forward` of their own.
+    training calls. Without `strict`, what such a thing reads or makes is in no group either, and
+    the rest can be pruned; but a layer that only training calls is then not seen and may no longer
+    fit. What training does otherwise with layers that evaluation calls, too, isn't seen in either
+    case. Refused all the same: what `torch.fx` can't trace, and layers with a hook or a `forward`
+    of their own.
     Numbers that `forward` reads off a layer, such as `conv.out_channels`, change with the surgery.
     """
     bound = bound_weights(network)
