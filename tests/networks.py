@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +37,19 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
 
 
 class Plus(nn.Module):
-    """x + body(x): what the body reads and what it makes share their channels."""
+    """x + body(x): what the body reads and what it makes share their channels. Or x − body(x)."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, combine: Callable = operator.add) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.combine = body, combine
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        return self.combine(x, self.body(x))
+
+
+def shared(x: Tensor, y: Tensor) -> Tensor:
+    """How much of two values is the first: a quotient that rounding can't blow up."""
+    return (x * 2).sigmoid() / (x.sigmoid() + y.sigmoid())
 
 
 class Gated(nn.Module):
@@ -192,7 +199,11 @@ def chains(draw: st.DrawFn, size: int, odd: bool = False) -> nn.Module:
         layers += draw(conv_layers(width, width_out))
         width = width_out
         if draw(st.booleans()):
-            layers.append(Plus(nn.Sequential(*draw(conv_layers(width, width)))))
+            body = nn.Sequential(*draw(conv_layers(width, width)))
+            layers.append(Plus(body, draw(st.sampled_from([operator.add, torch.sub, shared]))))
+        if draw(st.booleans()):
+            pad = draw(st.sampled_from([nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d]))
+            layers += [pad(1), nn.Upsample(size=(size, size))]
         if draw(st.booleans()):
             layers.append(draw(in_groups(width)))
         if draw(st.booleans()):

@@ -226,7 +226,8 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("max_pool2d", lambda n, x: n.next(F.max_pool2d(n.conv(x), 2, return_indices=True)[0])),
     ("cat", lambda n, x: n.next(torch.cat([n.conv(x), x], 1)[:, :4])),
     ("stack", lambda n, x: torch.stack([y := n.conv(x), n.next(y)])),
-    ("sub", lambda n, x: n.next((y := n.conv(x)) - torch.relu(y))),
+    ("flip", lambda n, x: n.next(n.conv(x).flip(1))),
+    ("getattr", lambda n, x: F.interpolate(y := n.conv(x), y.shape[-2:])),
     ("scale", lambda n, x: n.next(n.conv(x) + n.scale)),
     ("next.weight", lambda n, x: F.conv2d(n.conv(x), n.next.weight)),
     ("add of the shapes", lambda n, x: n.next(F.avg_pool2d(n.conv(x), 2) + n.one(x))),
@@ -257,6 +258,13 @@ def test_other_layers_are_refused_by_name(says: str, body: Callable, capfd) -> N
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_how_to_flatten_is_told_where_that_is_what_the_network_wants() -> None:
+    upsampled = Net(lambda n, x: F.interpolate(y := n.conv(x), y.shape[-2:]))
+    with pytest.raises(PruningError) as caught:
+        find_groups(upsampled, torch.zeros(2, 3, 4, 4))
+    assert "To flatten" not in str(caught.value)
 
 
 def chain(first: nn.Module) -> nn.Module:
@@ -469,9 +477,9 @@ def test_further_arguments_keep_their_defaults() -> None:
 
 
 def test_what_is_refused_is_placed_in_its_layer() -> None:
-    inner = Net(lambda n, x: n.next((y := n.conv(x)) - n.pool(y)))
+    inner = Net(lambda n, x: n.next(n.conv(x).flip(1)))
     network = nn.Sequential(nn.Conv2d(3, 3, 1), inner)
-    with pytest.raises(PruningError, match=r"the operation sub \(node sub in 1\)"):
+    with pytest.raises(PruningError, match=r"the operation flip \(node flip in 1\)"):
         find_groups(network, torch.zeros(2, 3, 4, 4))
 
 

@@ -2,8 +2,8 @@
 
 A network is traced once (`tracing.py`). Every value that flows through it has a *channel space*: a
 convolution reads the space of its input and opens a new one; grouped convolutions, batch norm,
-activations and pooling stay inside theirs; a sum or a product ties two spaces into one. What is
-left at the end, space by space, are the groups.
+activations and pooling stay inside theirs; a sum ties two spaces into one, and so does a product.
+What is left at the end, space by space, are the groups.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from .layers import (
-    ADDITIONS,
+    ARITHMETIC,
     CONVOLUTIONS,
     FLATTENS,
     MEANS,
@@ -23,7 +23,6 @@ from .layers import (
     PER_CHANNEL_FUNCTIONS,
     PER_CHANNEL_MODULES,
     PER_CHANNEL_NAMES,
-    PRODUCTS,
     is_grouped,
     kind_of,
 )
@@ -59,7 +58,7 @@ class Group:
 
 KNOWN = (
     "convolution (in groups where each makes as many channels as it reads), batch norm, "
-    "elementwise activation, pooling, flatten, linear layer, addition and multiplication"
+    "elementwise activation, pooling, upsampling, padding, flatten, linear layer, and + − × ÷"
 )
 
 
@@ -107,8 +106,8 @@ def find_groups(network: nn.Module, example: Tensor, *, strict: bool = True) -> 
     Each group is named after its first producer. Filters that make the network's output are in no
     group.
     Raises PruningError, naming the layer, for anything but convolution (in groups only where each
-    makes as many channels as it reads), batch norm, elementwise activation, pooling, flatten,
-    linear layer, addition and multiplication, for weights used twice, and for layers that only
+    makes as many channels as it reads), batch norm, elementwise activation, pooling, upsampling,
+    padding, flatten, linear layer and + − × ÷, for weights used twice, and for layers that only
     training calls. Without `strict`, what such a thing reads or makes is in no group either, and
     the rest can be pruned; but a layer that only training calls is then not seen and may no longer
     fit. What training does otherwise with layers that evaluation calls, too, isn't seen in either
@@ -248,7 +247,7 @@ class _Walk:
         if node.target in MEANS and self._averages_positions(node):
             source = self._source(node)
             return _Value(source.space, source.columns, _shape(node))
-        if node.target in ADDITIONS | PRODUCTS:
+        if node.target in ARITHMETIC:
             return self._combined(node)
         raise _refusal(node, f"the operation {name_of(node)}")
 
@@ -295,11 +294,16 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
     return node.meta["shape"]
 
 
+def _reshapes(node: fx.Node) -> bool:
+    """Whether it is a view, or reads off an extent for one."""
+    reads = name_of(node) in ("size", "getattr", "getitem")
+    return name_of(node) in ("view", "reshape") or (reads and any(map(_reshapes, node.users)))
+
+
 def _refusal(node: fx.Node, what: str) -> PruningError:
     inside = node.meta.get("nn_module_stack") or {}  # fx notes the modules that a call stands in
     where = f" in {next(reversed(inside))}" if any(inside) else ""
-    shaped = name_of(node) in ("view", "reshape", "size", "getattr")
-    fix = " To flatten, write torch.flatten(x, 1)." if shaped else ""
+    fix = " To flatten, write torch.flatten(x, 1)." if _reshapes(node) else ""
     return PruningError(
         f"{what} (node {node.name}{where}) can't be pruned around: "
         f"the network may consist of {KNOWN} only.{fix}{NOT_STRICT}"

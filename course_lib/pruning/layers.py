@@ -18,11 +18,12 @@ PER_CHANNEL_MODULES = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+    *(nn.Upsample, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
 )
 PER_CHANNEL_FUNCTIONS = {
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.leaky_relu, F.elu),
     *(F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardtanh, F.hardswish, F.hardsigmoid),
-    *(F.softplus, F.dropout, F.dropout2d),
+    *(F.softplus, F.dropout, F.dropout2d, F.interpolate),
     *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
     *("relu", "relu_", "sigmoid", "tanh", "contiguous"),
@@ -30,7 +31,11 @@ PER_CHANNEL_FUNCTIONS = {
 PER_CHANNEL_NAMES = {"stochastic_depth"}  # torchvision's, which isn't needed here otherwise
 # Of two values, channel by channel: a shortcut adds, squeeze-and-excitation multiplies.
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+ARITHMETIC = ADDITIONS | {
+    *(operator.sub, operator.isub, torch.sub, "sub", "sub_"),
+    *(operator.mul, operator.imul, torch.mul, "mul", "mul_"),
+    *(operator.truediv, operator.itruediv, torch.div, "div", "div_"),
+}
 MEANS = {torch.mean, "mean"}
 FLATTENS = {torch.flatten, "flatten"}
 WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)  # what can be made narrower
