@@ -1,8 +1,7 @@
 """Residual networks, described by the widths of their layers.
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv 1512.03385. Layers carry
-torchvision's names, apart from `downsample`, which is called `shortcut` here, so weights can be
-exchanged with torchvision in both directions.
+torchvision's names, but `shortcut` for `downsample`, so that weights can be exchanged both ways.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ class BlockConfig:
 class ResNetConfig:
     """A whole network: filters of its stem, stages of blocks, classes, channels of its images.
 
-    `small_images`: a 3×3 stem without pooling, for images of about 32 pixels, instead of ImageNet's
-    7×7 with pooling.
+    `small_images`: a 3×3 stem without pooling, for images of about 32 pixels; else ImageNet's, 7×7.
     """
 
     stem: int
@@ -232,6 +230,8 @@ def config_of(network: nn.Module) -> ResNetConfig:
 
 def _block_config(block: nn.Module) -> BlockConfig:
     convolutions = [child for child in block.children() if isinstance(child, nn.Conv2d)]
+    if not convolutions:
+        raise CourseError(f"config_of can't describe a block that is {type(block).__name__}.")
     shortcut = getattr(block, "shortcut", getattr(block, "downsample", None)) or nn.Identity()
     projection = ("none", "bare", "norm")[min(2, len(list(shortcut.children())))]
     widths = tuple(conv.out_channels for conv in convolutions)

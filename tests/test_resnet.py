@@ -230,6 +230,7 @@ FOREIGN: list[tuple[str, Callable[[], nn.Module]]] = [
     ("maxpool is MaxPool2d.*nothing", lambda: changed(widen_pooling)),
     ("maxpool is missing", lambda: changed(lambda n: setattr(n, "maxpool", nn.Identity()))),
     ("bn1 is GroupNorm", lambda: changed(lambda n: setattr(n, "bn1", nn.GroupNorm(4, 64)))),
+    ("block that is Identity", lambda: changed(lambda n: n.layer1.append(nn.Identity()))),
     ("bn1 is missing", lambda: changed(lambda n: setattr(n, "bn1", nn.Identity()))),
     ("avgpool is AdaptiveMax", lambda: changed(lambda n: setattr(n, "avgpool", MAX_POOL))),
     ("avgpool is missing", lambda: changed(lambda n: setattr(n, "avgpool", nn.Identity()))),
