@@ -38,11 +38,11 @@ def finish(
 
     Writes history.jsonl (now with images per second), accuracy.png, size.png, throughput.png,
     report.html and summary.json. `data_seconds`: what loading the data took, for the summary's
-    account of time. Returns the summary; a run that has one is not measured again.
+    account of time. Returns the summary; a run that has it and its page is not measured again.
     """
     path = out / "summary.json"
     earlier = _earlier(path)
-    if earlier is not None:
+    if earlier is not None and (out / "report.html").exists():
         return earlier
     clock = time.perf_counter()
     readings = time_rounds(state, data, device)

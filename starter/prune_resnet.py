@@ -180,8 +180,11 @@ def main() -> None:
         help="drop in validation accuracy that passes (%(default)s)",
     )
     o = parser.parse_args()
-    if not o.out.parent.is_dir() or o.out.exists() or not 0 < o.fraction < 1:
-        raise ValueError("--out is a new file in a folder there is, --fraction between 0 and 1.")
+    if not o.out.parent.is_dir() or o.out.exists() or not 0 < o.fraction < 1 or o.batch_size < 2:
+        raise ValueError(
+            "--out is a new file in a folder there is, --fraction between 0 and 1, "
+            "--batch-size 2 or more: batch norm averages over a batch."
+        )
     torch.manual_seed(0)
     parts = ["train", "val"] + ["test"] * (o.folder / "test").is_dir()
     if not all((o.folder / part).is_dir() for part in parts):

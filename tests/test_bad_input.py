@@ -560,6 +560,15 @@ def test_a_damaged_summary_is_made_again(copy, capsys, monkeypatch, text):
     assert again["final"]["test_accuracy"] == whole["final"]["test_accuracy"]
 
 
+def test_a_page_that_was_deleted_is_made_again(copy, capsys, monkeypatch):
+    timed_quickly(monkeypatch)
+    page = copy / "report.html"
+    classes = page.read_text(encoding="utf-8").count("<th")
+    page.unlink()
+    assert course(capsys, "run", "--out", copy, "--resume", "--quiet")[0] == 0
+    assert page.read_text(encoding="utf-8").count("<th") == classes > 0
+
+
 def timed_quickly(monkeypatch) -> None:
     def time_rounds(state, data, device):
         return {str(line["round"]): [1.0, 2.0] for line in state.history}

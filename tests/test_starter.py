@@ -169,7 +169,7 @@ def said(starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: An
         (["photos", "--out", "photos"], "--out is a new file in a folder there is"),
         (["photos", "--out", "kept.pt"], "--out is a new file in a folder there is"),
         (["photos", "--fraction", "1.5"], "--fraction between 0 and 1"),
-        (["photos", "--batch-size", "0"], "batch_size should be a positive integer value"),
+        (["photos", "--batch-size", "1"], "--batch-size 2 or more"),
         (["photos", "--size", "big"], "invalid int value"),
         (["photos", "--random", "--rate", "1e30"], "with a lower --rate"),
         (["unlike", "--random"], "must have the same classes"),
