@@ -14,12 +14,19 @@ from course_lib.errors import CourseError
 from course_lib.pruning import find_groups, select
 
 
-def require_cost(config: Config) -> None:
-    """Raise CourseError for a cost that the scores can't be divided by."""
+def require_options(config: Config) -> None:
+    """Raise CourseError for a cost that the scores can't be divided by, and for a cap that no round
+    could keep to.
+    """
     if config.cost != "none" and (config.scope == "layer" or config.criterion == "critical"):
         raise CourseError(
             "--cost macs needs --scope network, since within a layer every filter costs the same, "
             "and another criterion than critical, whose scores are ranks."
+        )
+    if config.scope == "network" and config.rounds and config.fraction > config.cap:
+        raise CourseError(
+            f"--fraction {config.fraction:g} of all filters can't go while no layer may lose more "
+            f"than --cap {config.cap:g} of its own: raise --cap."
         )
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from course_lib import checkpoint, distributed, interrupt, measure
 from course_lib.answers import balanced_accuracy, confusion, share_right
 from course_lib.checkpoint import State
-from course_lib.checks import as_begun, require_cost, require_removal
+from course_lib.checks import as_begun, require_options, require_removal
 from course_lib.config import Config
 from course_lib.data import Data
 from course_lib.errors import CourseError
@@ -104,7 +104,7 @@ def iterate(
         first = network or config.network(len(data.classes), channels, size)
         state = found or checkpoint.new_state(config, first, device)
         if found is None:
-            require_cost(config)
+            require_options(config)
             require_removal(state, torch.zeros(1, channels, size, size))
         as_begun(state, data)
         return state

@@ -132,7 +132,7 @@ def test_the_choices_are_those_there_are():
         "--rounds 16 --fraction 0.0001",
         "--floor 1000000",
         "--multiple 1000",
-        "--scope network --cap 0.000001",
+        "--scope network --fraction 0.001 --cap 0.001",
         "--scope network --floor 4096",
     ],
 )
@@ -140,6 +140,13 @@ def test_pruning_that_would_remove_nothing_is_said_before_training(tmp_path, cap
     out = tmp_path / "run"
     error = refused(capsys, "No filter would go", *RUN, "--out", out, *options.split())
     assert all(option in error for option in options.split() if option in ("--cap", "--floor"))
+    assert contents(tmp_path) == {}
+
+
+def test_a_cap_that_no_round_could_keep_to_is_said_before_training(tmp_path, capsys):
+    options = ("--scope", "network", "--fraction", "0.5")
+    words = "--fraction 0.5 of all filters can't go while no layer may lose more than --cap 0.2"
+    refused(capsys, words, *RUN, "--out", tmp_path / "run", *options)
     assert contents(tmp_path) == {}
 
 

@@ -66,3 +66,18 @@ def test_a_budget_that_cant_be_met_is_refused(network):
             lambda found: count_parameters(found) <= 1_000,
             floor=4,
         )
+
+
+def test_across_the_network_the_cap_is_the_most_that_is_tried(network):
+    groups = find_groups(network, torch.zeros(1, *IMAGE))
+    scores, full = l2(network, groups), count_parameters(network)
+    narrow, _ = prune_until(
+        network,
+        groups,
+        scores,
+        lambda found: count_parameters(found) <= 0.8 * full,
+        scope="network",
+    )
+    assert 0.7 * full < count_parameters(narrow) <= 0.8 * full
+    with pytest.raises(PruningError, match="raise cap"):
+        prune_until(network, groups, scores, lambda found: False, scope="network")

@@ -60,8 +60,8 @@ BY_HAND = [
         [0],
         [0, 1, 2, 3],
     ),
-    # 5 · 0.2 = 1 of a may go and 4 · 0.2 → 0 of b, so 4 can't be reached.
-    ({"fraction": 0.4, "scope": "network"}, [0, 2, 3, 4], [0, 1, 2, 3]),
+    # 5 · 0.2 = 1 of a may go and 4 · 0.2 → 0 of b, so 2 can't be reached.
+    ({"fraction": 0.2, "scope": "network"}, [0, 2, 3, 4], [0, 1, 2, 3]),
     ({"threshold": 1.0, "scope": "network", "cap": 1.0}, [0, 2, 4], [1, 3]),
     ({"threshold": 1.3, "scope": "network", "cap": 0.5}, [0, 2, 4], [1, 3]),
     ({"threshold": 1.0, "scope": "network", "normalise": False, "cap": 1.0}, [0, 1, 2, 3, 4], [1]),
@@ -165,7 +165,7 @@ def slow_network(
 
 @given(groups, fractions, floors, caps)
 def test_across_the_network_against_the_slow_version(values, fraction, floor, cap) -> None:
-    scores = tensors(values)
+    scores, fraction = tensors(values), min(fraction, cap)
     plan = select(scores, fraction=fraction, scope="network", normalise=False, floor=floor, cap=cap)
     assert_valid(plan, scores)
     total = sum(map(len, values.values()))
@@ -179,7 +179,7 @@ def test_across_the_network_against_the_slow_version(values, fraction, floor, ca
 def test_across_the_network_limits_hold(values, fraction, floor, cap, multiple, normalise) -> None:
     scores = tensors(values)
     options = {"scope": "network", "normalise": normalise, "floor": floor, "cap": cap}
-    for how in ({"fraction": fraction}, {"threshold": 50 * fraction}):
+    for how in ({"fraction": min(fraction, cap)}, {"threshold": 50 * fraction}):
         plan = select(scores, multiple=multiple, **how, **options)
         assert_valid(plan, scores)
         for name, indices in plan.items():
@@ -233,6 +233,7 @@ GOOD = {"a": torch.tensor([1.0, 2.0])}
         (GOOD, {"fraction": 0.1, "cap": 0.0}, "cap=0.0"),
         (GOOD, {"fraction": 0.1, "cap": 1.1}, "cap=1.1"),
         (GOOD, {"fraction": 0.1, "cost": {"a": 1.0}}, 'scope="network"'),
+        (GOOD, {"fraction": 0.3, "scope": "network"}, "of 0.3 needs a cap of as much, not 0.2"),
         (GOOD, {"fraction": 0.1, "scope": "network", "cost": {"b": 1.0}}, "every group"),
         (GOOD, {"fraction": 0.1, "scope": "network", "cost": {"a": 0.0}}, "more than 0"),
         (GOOD, {"fraction": 0.1, "scope": "network", "cost": {"a": math.nan}}, "more than 0"),
@@ -259,7 +260,7 @@ def test_negative_scores_keep_their_order() -> None:
 
 def test_the_scores_are_not_changed() -> None:
     scores = {"a": torch.tensor([3.0, 1.0, 2.0])}
-    select(scores, fraction=0.5, scope="network", cost={"a": 2.0})
+    select(scores, fraction=0.5, scope="network", cap=0.5, cost={"a": 2.0})
     assert scores["a"].tolist() == [3.0, 1.0, 2.0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .groups import Group, PruningError
-from .select import select
+from .select import CAP, select
 from .surgery import prune
 
 HALF, HALVINGS = 0.5, 20  # layers of 512 filters lose one at fractions 2⁻¹⁹ apart, if not more
@@ -33,7 +33,10 @@ def prune_until(
         keep = select(scores, fraction=fraction, **options)
         return prune(network, groups, keep), keep
 
-    whole, best = cut(0.0), cut(1 - HALF**HALVINGS)
+    most = 1 - HALF**HALVINGS
+    if options.get("scope") == "network":
+        most = min(most, options.get("cap", CAP))
+    whole, best = cut(0.0), cut(most)
     if fits(whole[0]):
         return whole
     if not fits(best[0]):
@@ -41,7 +44,7 @@ def prune_until(
             "Not even the narrowest network is small enough: ask for less, lower floor or "
             "multiple, or, across the network, raise cap."
         )
-    low, high = 0.0, 1.0
+    low, high = 0.0, most
     for _ in range(HALVINGS):
         middle = HALF * (low + high)
         found = cut(middle)

@@ -16,6 +16,7 @@ from torch import Tensor
 from .groups import PruningError
 
 SCOPES = ("layer", "network")
+CAP = 0.2
 
 
 def select(
@@ -27,7 +28,7 @@ def select(
     start: Mapping[str, int] | None = None,
     round: int = 1,
     floor: int = 1,
-    cap: float = 0.2,
+    cap: float = CAP,
     multiple: int = 1,
     normalise: bool = True,
     cost: Mapping[str, float] | None = None,
@@ -44,8 +45,9 @@ def select(
     `scope`: "layer" ranks within each group, "network" all indices together; then scores are
     divided by their group's mean size (unless `normalise` is False) and the `cost` of an index of
     that group (MACs, milliseconds), and no group loses more than `cap` of its indices at once, for
-    a threshold either. `floor`: what every group keeps at least. `multiple`: how many indices
-    stay is rounded up to it. Where scores are equal the lower index goes first.
+    a threshold either, so a larger `fraction` is refused. `floor`: what every group keeps at least.
+    `multiple`: how many indices stay is rounded up to it. Where scores are equal the lower index
+    goes first.
     Raises PruningError for values that make no sense, and for scores that are NaN.
     """
     _check(scores, fraction, threshold, scope, start, round, floor, cap, multiple, cost)
@@ -148,6 +150,8 @@ def _check(
         refuse("round, floor and multiple must be 1 or more")
     if not 0 < cap <= 1:
         refuse(f"cap={cap} must be more than 0 and at most 1")
+    if scope == "network" and fraction is not None and fraction > cap:
+        refuse(f"a fraction of {fraction} needs a cap of as much, not {cap}, across the network")
     if cost is not None and scope == "layer":
         refuse('cost only matters with scope="network": within a layer every index costs the same')
     if cost is not None and not all(cost.get(name, 0) > 0 for name in scores):
