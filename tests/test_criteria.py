@@ -7,7 +7,17 @@ import torch
 from networks import grouped, randomise
 from torch import nn
 
-from course_lib.pruning import CRITERIA, PruningError, bn_scale, find_groups, l1, l2, linf, random
+from course_lib.pruning import (
+    CRITERIA,
+    PruningError,
+    bn_scale,
+    find_groups,
+    l1,
+    l2,
+    linf,
+    prune,
+    random,
+)
 from course_lib.resnet import ResNet, ResNetConfig, resnet_config
 
 
@@ -146,3 +156,13 @@ def test_every_criterion_gives_a_score_per_index_apart_from_the_network(name: st
         score.zero_()
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
     assert CRITERIA[name].__doc__
+
+
+@pytest.mark.parametrize("name", list(CRITERIA))
+def test_groups_from_before_a_pruning_are_refused(name: str) -> None:
+    """By every criterion: the commonest mistake of a loop written by hand."""
+    network = small_resnet().eval()
+    groups = find_groups(network, IMAGE)
+    narrow = prune(network, groups, {"conv1": torch.arange(2)})
+    with pytest.raises(PruningError, match="conv1 has 2 filters, its group 3: call find_groups"):
+        CRITERIA[name](narrow, groups, [(torch.ones(2, 3, 16, 16), torch.tensor([0, 1]))])

@@ -217,6 +217,11 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("layernorm, a LayerNorm", lambda n, x: n.next(n.layernorm(n.conv(x)))),
     ("groupnorm, a GroupNorm", lambda n, x: n.next(n.groupnorm(n.conv(x)))),
     ("instancenorm, a Instance", lambda n, x: n.next(n.instancenorm(n.conv(x)))),
+    ("pad", lambda n, x: n.next(F.pad(n.one(x), (0, 0, 0, 0, 1, 2)))),
+    ("getitem", lambda n, x: n.next(n.conv(x)[:, [1, 0, 2, 3]])),
+    ("getitem", lambda n, x: n.next(n.conv(x)[:1])),
+    ("squeeze", lambda n, x: n.fc(n.pool(n.conv(x)).squeeze())),
+    ("write torch.flatten", lambda n, x: n.fc(n.pool(n.conv(x)).squeeze())),
     ("prelu, a PReLU", lambda n, x: n.next(n.prelu(n.conv(x)))),
     ("softmax, a Softmax", lambda n, x: n.next(n.softmax(n.conv(x)))),
     ("fc, a Linear", lambda n, x: n.fc(n.conv(x))),
@@ -227,7 +232,12 @@ REFUSED: list[tuple[str, Callable[[Net, Tensor], object]]] = [
     ("cat", lambda n, x: n.next(torch.cat([n.conv(x), x], 1)[:, :4])),
     ("stack", lambda n, x: torch.stack([y := n.conv(x), n.next(y)])),
     ("flip", lambda n, x: n.next(n.conv(x).flip(1))),
-    ("getattr", lambda n, x: F.interpolate(y := n.conv(x), y.shape[-2:])),
+    ("what a shape says of channels", lambda n, x: n.next((y := n.conv(x)) * y.shape[1])),
+    ("what a shape says of channels", lambda n, x: n.next((y := n.conv(x)) * y.size(0))),
+    (
+        "what a shape says of channels",
+        lambda n, x: n.fc((y := n.pool(n.conv(x))).view(-1, y.size(1))),
+    ),
     ("scale", lambda n, x: n.next(n.conv(x) + n.scale)),
     ("next.weight", lambda n, x: F.conv2d(n.conv(x), n.next.weight)),
     ("add of the shapes", lambda n, x: n.next(F.avg_pool2d(n.conv(x), 2) + n.one(x))),
@@ -261,9 +271,9 @@ def test_other_layers_are_refused_by_name(says: str, body: Callable, capfd) -> N
 
 
 def test_how_to_flatten_is_told_where_that_is_what_the_network_wants() -> None:
-    upsampled = Net(lambda n, x: F.interpolate(y := n.conv(x), y.shape[-2:]))
+    scaled = Net(lambda n, x: n.next((y := n.conv(x)) / y.shape[1]))
     with pytest.raises(PruningError) as caught:
-        find_groups(upsampled, torch.zeros(2, 3, 4, 4))
+        find_groups(scaled, torch.zeros(2, 3, 4, 4))
     assert "To flatten" not in str(caught.value)
 
 
@@ -371,7 +381,7 @@ class Keeping(nn.Module):
         if self.training:
             self.calls += 1
         self.kept = self.conv(x).relu()
-        return self.fc((self.kept + torch.ones(1)).mean((2, 3)))
+        return self.fc((self.kept + torch.ones(1, 4, 1, 1)).mean((2, 3)))
 
 
 def test_nothing_is_left_behind_in_the_network(tmp_path) -> None:

@@ -22,7 +22,7 @@ from course_lib.pruning import (
     masked,
     prune,
 )
-from course_lib.resnet import BlockConfig, ResNet, ResNetConfig, config_of
+from course_lib.resnet import BlockConfig, ResNet, ResNetConfig, config_of, resnet_config
 
 Groups = dict[str, Group]
 Keep = dict[str, Tensor]
@@ -519,3 +519,54 @@ def test_state_that_cannot_be_sliced_is_refused() -> None:
     narrow = prune(case.network, groups, keep)
     with pytest.raises(PruningError, match=r"row_var of .*conv1\.weight"):
         carry_optimizer(optimizer, case.network, narrow, groups, keep)
+
+
+class Clipped(torch.optim.SGD):
+    """Keeps a setting beside its groups, and may be made of parameters alone."""
+
+    def __init__(self, parameters, clip: float = 1.0) -> None:
+        super().__init__(parameters, lr=0.1, momentum=0.9)
+        self.clip = clip
+
+
+class Wrapped(torch.optim.SGD):
+    def __init__(self, parameters, base) -> None:
+        super().__init__(parameters, lr=0.1)
+
+
+def test_what_an_optimizer_keeps_beside_its_groups_goes_along() -> None:
+    case, groups, keep = resnet_case(0)
+    narrow = prune(case.network, groups, keep)
+    optimizer = Clipped(case.network.parameters(), clip=5.0)
+    carried = carry_optimizer(optimizer, case.network, narrow, groups, keep)
+    assert carried.clip == 5.0  # type: ignore[attr-defined]
+    wrapped = Wrapped(case.network.parameters(), base=None)
+    with pytest.raises(PruningError, match=r"Wrapped can't be made of parameters alone \(.*base"):
+        carry_optimizer(wrapped, case.network, narrow, groups, keep)
+
+
+def test_a_schedule_goes_on_with_the_new_optimizer() -> None:
+    rates = []
+    for cut in (False, True):
+        case, groups, keep = resnet_case(0)
+        optimizer = torch.optim.SGD(case.network.parameters(), 0.1, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
+        rates.append([])
+        for number in range(9):
+            if cut and number == 4:
+                narrow = prune(case.network, groups, keep)
+                optimizer = carry_optimizer(optimizer, case.network, narrow, groups, keep)
+                schedule.optimizer = optimizer
+            optimizer.step()
+            schedule.step()
+            rates[-1].append(
+                (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"])
+            )
+    assert rates[0] == rates[1]
+
+
+def test_a_member_of_a_group_is_told_its_group() -> None:
+    network = ResNet(resnet_config(18, 3, base_width=4, projection="needed"))
+    groups = find_groups(network, torch.zeros(1, 3, 32, 32))
+    with pytest.raises(PruningError, match=r"layer1\.0\.conv2 is no group, but belongs to conv1"):
+        prune(network, groups, {"layer1.0.conv2": indices(0)})

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from .groups import Group, PruningError
+from .group import Group, require_theirs
 from .layers import ADDITIONS, CONVOLUTIONS, NORMS, is_grouped
 from .matrices import Matrix, as_matrix, convolve
-from .tracing import graph_of
+from .tracing import PruningError, graph_of
 
 RELUS = {torch.relu, torch.relu_, nn.functional.relu, "relu", "relu_"}
 Values = Mapping[fx.Node, Tensor]
@@ -56,6 +56,11 @@ class Differences:
         modules = dict(self.network.named_modules())
         graph: Any = self.network.graph
         nodes = list(graph.nodes)
+        if any(node.op == "get_attr" or node.target in ("size", getattr) for node in nodes):
+            raise PruningError(
+                "Single filters can't be ablated in a network that reads shapes or tensors of its "
+                "own: choose taylor or fisher."
+            )
         self.input, self.nodes, self.output = nodes[0], nodes[1:-1], nodes[-1].args[0]
         if not isinstance(self.output, fx.Node):
             raise PruningError("The network gives more than one tensor: ablation needs its logits.")
@@ -274,15 +279,7 @@ def _check(network: nn.Module, groups: Mapping[str, Group]) -> None:
                 f"{name} keeps no running statistics, so that an image's logits depend on its "
                 "batch: ablation needs track_running_stats=True."
             )
-    layers = dict(network.named_modules())
-    for group in groups.values():
-        for reader, columns in group.readers:
-            weight: Any = getattr(layers.get(reader), "weight", None)
-            if weight is None or weight.shape[1] != group.size * columns:
-                raise PruningError(
-                    f"{reader} doesn't read the {group.size} channels of {group.name}: "
-                    "call find_groups again after pruning."
-                )
+    require_theirs(network, groups.values())
 
 
 def _give_scales(network: nn.Module) -> None:

@@ -9,56 +9,35 @@ What is left at the end, space by space, are the groups.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from .group import Group
 from .layers import (
     ARITHMETIC,
     CONVOLUTIONS,
     FLATTENS,
-    MEANS,
     NORMS,
+    OVER_POSITIONS,
     PER_CHANNEL_FUNCTIONS,
     PER_CHANNEL_MODULES,
     PER_CHANNEL_NAMES,
     is_grouped,
     kind_of,
 )
-from .plain import NOT_STRICT, bound_weights, require_called, require_plain
-from .tracing import PruningError, fits, name_of, traced
-
-
-@dataclass(frozen=True)
-class Group:
-    """Filters that can only be removed together, index by index.
-
-    `size`: how many indices it has. `producers`: the convolutions (or linear layers) whose i-th
-    filter makes channel i. `norms`: the batch norms on those channels. `readers`: (layer, columns),
-    the layers with weights that read them, and how many consecutive input columns of that layer
-    belong to each index (1, or H·W after a flatten). `grouped`: the grouped convolutions in
-    between, depthwise ones among them. `channels`: how many consecutive channels, and so filters of
-    each producer, an index stands for: as many as one group of those convolutions has, mostly 1.
-    """
-
-    name: str
-    size: int
-    producers: tuple[str, ...]
-    norms: tuple[str, ...]
-    readers: tuple[tuple[str, int], ...]
-    grouped: tuple[str, ...] = ()
-    channels: int = 1
-
-    @property
-    def makers(self) -> tuple[str, ...]:
-        """The layers that have filters of every index: producers and grouped convolutions."""
-        return self.producers + self.grouped
-
-
-KNOWN = (
-    "convolution (in groups where each makes as many channels as it reads), batch norm, "
-    "elementwise activation, pooling, upsampling, padding, flatten, linear layer, and + − × ÷"
+from .plain import bound_weights, require_called, require_plain
+from .tracing import (
+    NOT_STRICT,
+    PruningError,
+    fits,
+    name_of,
+    refusal,
+    traced,
+    with_channels_of,
 )
 
 
@@ -188,12 +167,12 @@ class _Walk:
             return self._module(node, str(node.target))
         if node.op in ("call_function", "call_method"):
             return self._function(node)
-        raise _refusal(node, f"the tensor {node.target}")
+        raise refusal(node, f"the tensor {node.target}")
 
     def _opened(self, node: fx.Node, producer: str = "", fixed: bool = False) -> _Value:
         shape = _shape(node)
         if len(shape) < 2:
-            raise _refusal(node, f"a value of shape {shape}, which has no channels,")
+            raise refusal(node, f"a value of shape {shape}, which has no channels,")
         space = _Space(shape[1], [producer] if producer else [], fixed=fixed)
         self.spaces.append(space)
         return _Value(space, 1, shape)
@@ -203,10 +182,11 @@ class _Walk:
         kind, source = kind_of(module), self._source(node)
         if isinstance(module, nn.Flatten):
             if (module.start_dim, module.end_dim) != (1, -1):
-                raise _refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
+                raise refusal(node, f"{name}, a Flatten that isn't over everything but the batch,")
             return self._flattened(node, source)
         fitting = fits(kind.__name__, source.shape)
-        if kind in PER_CHANNEL_MODULES and fitting:
+        own_slopes = kind is nn.PReLU and module.num_parameters > 1
+        if kind in PER_CHANNEL_MODULES and fitting and not own_slopes:
             return _Value(source.space, source.columns, _shape(node))
         if name in self.calls:
             raise PruningError(
@@ -231,10 +211,10 @@ class _Walk:
             self.along[name].append(made.space)
             return made
         if kind in NORMS:
-            raise _refusal(node, f"{name}, a batch norm behind a flatten of several positions,")
+            raise refusal(node, f"{name}, a batch norm behind a flatten of several positions,")
         grouped = getattr(module, "groups", 1) != 1
         what = f"{'grouped ' if grouped else ''}{type(module).__name__}"
-        raise _refusal(node, f"{name}, a {what} on a value of shape {source.shape},")
+        raise refusal(node, f"{name}, a {what} on a value of shape {source.shape},")
 
     def _function(self, node: fx.Node) -> _Value:
         if node.target in PER_CHANNEL_FUNCTIONS or name_of(node) in PER_CHANNEL_NAMES:
@@ -244,18 +224,29 @@ class _Walk:
         span = (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
         if node.target in FLATTENS and span == (1, -1):
             return self._flattened(node, self._source(node))
-        if node.target in MEANS and self._averages_positions(node):
+        if self._keeps_to_positions(node):
             source = self._source(node)
             return _Value(source.space, source.columns, _shape(node))
+        if node.target is with_channels_of:
+            return self._reshaped(node)
         if node.target in ARITHMETIC:
             return self._combined(node)
-        raise _refusal(node, f"the operation {name_of(node)}")
+        reads = node.target in ("size", getattr, operator.getitem) and node.meta["shape"] is None
+        what = "what a shape says of channels" if reads else f"the operation {name_of(node)}"
+        raise refusal(node, what)
 
-    def _averages_positions(self, node: fx.Node) -> bool:
-        """Whether a mean goes over positions only, so that channels stay apart."""
+    def _keeps_to_positions(self, node: fx.Node) -> bool:
+        """Whether a mean, say, goes over positions only, so that channels stay apart."""
+        if node.target is operator.getitem:  # x[:, :, ::2], say
+            index = node.args[1]
+            return isinstance(index, tuple) and index[:2] == (slice(None), slice(None))
+        if node.target is F.pad:
+            return len(_argument(node, 1, "pad", ())) <= 2 * (len(_shape(node)) - 2)
+        if node.target not in OVER_POSITIONS:
+            return False
         dims = _argument(node, 1, "dim", None)
         dims = (dims,) if isinstance(dims, int) else dims
-        rank = len(self._source(node).shape)
+        rank = max(len(self._source(node).shape), len(_shape(node)))
         return bool(dims) and all(dim % rank >= 2 for dim in dims)
 
     def _flattened(self, node: fx.Node, source: _Value) -> _Value:
@@ -264,15 +255,22 @@ class _Walk:
             positions *= extent
         return _Value(source.space, source.columns * positions, _shape(node))
 
+    def _reshaped(self, node: fx.Node) -> _Value:
+        value, other = (self.values[source] for source in node.all_input_nodes)
+        if value.columns != 1 or other.columns != 1 or value.shape[1] != other.shape[1]:
+            raise refusal(node, f"a view of the shape {value.shape}")
+        value.space.tie(other.space)
+        return _Value(value.space, 1, _shape(node))
+
     def _combined(self, node: fx.Node) -> _Value:
         values = [self.values[source] for source in node.all_input_nodes]
         first, *others = values
         # PyTorch repeats the smaller one: over positions it may, over channels it may not.
         if len({(len(value.shape), value.shape[:2]) for value in values}) > 1:
             shapes = " and ".join(str(value.shape) for value in values)
-            raise _refusal(node, f"{name_of(node)} of the shapes {shapes}")
+            raise refusal(node, f"{name_of(node)} of the shapes {shapes}")
         if any(value.columns != first.columns for value in others):
-            raise _refusal(node, f"{name_of(node)} of values that were flattened differently")
+            raise refusal(node, f"{name_of(node)} of values that were flattened differently")
         for value in others:
             first.space.tie(value.space)
         return _Value(first.space, first.columns, _shape(node))
@@ -280,7 +278,7 @@ class _Walk:
     def _source(self, node: fx.Node) -> _Value:
         sources = node.all_input_nodes
         if len(sources) != 1:
-            raise _refusal(node, f"{name_of(node)}, which takes {len(sources)} values,")
+            raise refusal(node, f"{name_of(node)}, which takes {len(sources)} values,")
         return self.values[sources[0]]
 
 
@@ -290,21 +288,5 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
     if node.meta["shape"] is None:
-        raise _refusal(node, f"{name_of(node)}, which isn't a single tensor,")
+        raise refusal(node, f"{name_of(node)}, which isn't a single tensor,")
     return node.meta["shape"]
-
-
-def _reshapes(node: fx.Node) -> bool:
-    """Whether it is a view, or reads off an extent for one."""
-    reads = name_of(node) in ("size", "getattr", "getitem")
-    return name_of(node) in ("view", "reshape") or (reads and any(map(_reshapes, node.users)))
-
-
-def _refusal(node: fx.Node, what: str) -> PruningError:
-    inside = node.meta.get("nn_module_stack") or {}  # fx notes the modules that a call stands in
-    where = f" in {next(reversed(inside))}" if any(inside) else ""
-    fix = " To flatten, write torch.flatten(x, 1)." if _reshapes(node) else ""
-    return PruningError(
-        f"{what} (node {node.name}{where}) can't be pruned around: "
-        f"the network may consist of {KNOWN} only.{fix}{NOT_STRICT}"
-    )

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from .layers import PER_CHANNEL_MODULES, WEIGHTED
-from .tracing import PruningError, called_in_training
-
-NOT_STRICT = " To prune the rest, give find_groups strict=False."
+from .tracing import NOT_STRICT, PruningError, called_in_training
 
 
 def require_plain(network: nn.Module, bound: Mapping[str, str]) -> None:
@@ -21,6 +19,8 @@ def require_plain(network: nn.Module, bound: Mapping[str, str]) -> None:
             raise PruningError(
                 f"{name} has a forward of its own, which can't be looked into: delete it."
             )
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+            raise PruningError(f"{name} doesn't know its widths yet: run the network once first.")
         if module._forward_hooks or module._forward_pre_hooks:
             raise PruningError(
                 f"{name} has a hook, which may change what it reads or makes: take it off with its "

@@ -17,18 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .groups import Group, PruningError
+from .group import Group, require_theirs
+from .tracing import PruningError
 
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Tensor]) -> None:
     """Raise PruningError, naming the group, unless `keep` is a plan for this network's groups."""
-    layers = dict(network.named_modules())
     for name, kept in keep.items():
         if name not in groups:
+            its = [group.name for group in groups.values() if name in group.makers]
             raise PruningError(
-                f"There is no group {name!r}: the groups are {', '.join(groups) or 'none'}."
+                f"{name} is no group, but belongs to {its[0]}."
+                if its
+                else f"There is no group {name!r}: the groups are {', '.join(groups) or 'none'}."
             )
         size = groups[name].size
         if (
@@ -44,18 +47,7 @@ def check_keep(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[st
             raise PruningError(
                 f"keep[{name!r}] must rise from 0 or more to {size - 1} or less, no index twice."
             )
-        width = size * groups[name].channels
-        for producer in groups[name].producers:
-            weight: Any = getattr(layers.get(producer), "weight", None)
-            if weight is None:
-                raise PruningError(
-                    f"There is no {producer} here: the groups are another network's."
-                )
-            if len(weight) != width:
-                raise PruningError(
-                    f"{producer} has {len(weight)} filters, its group {width}: "
-                    "call find_groups again after pruning."
-                )
+    require_theirs(network, [groups[name] for name in keep])
 
 
 def columns_of(kept: Tensor, columns: int) -> Tensor:
@@ -126,7 +118,13 @@ def prune(network: nn.Module, groups: Mapping[str, Group], keep: Mapping[str, Te
         part = take(tensor, slices)
         learned = isinstance(tensor, nn.Parameter)
         copies[id(tensor)] = nn.Parameter(part, tensor.requires_grad) if learned else part
+    for layer in network.modules():  # what a mask or a weight norm computed has a history
+        for value in vars(layer).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                copies[id(value)] = value.detach().clone()
     narrow = copy.deepcopy(network, copies)  # without gradients: a parameter's copy has none
+    if narrow.training != network.training:  # torchvision's feature extractors forget it
+        narrow.train(network.training)
     for name in keep:
         _set_widths(narrow, groups[name])
     return narrow
@@ -200,11 +198,12 @@ def carry_optimizer(
     Momentum and other state of a parameter's shape is sliced along every dimension that was pruned.
     An optimiser that still held the old parameters would go on training weights that no network
     uses. Bring `narrow` to its device and memory format first. A learning-rate schedule still
-    drives the old optimiser: make a new one, after setting `lr` of each of `param_groups` and
-    taking out `initial_lr`, where the old one began.
+    drives the old optimiser: to go on with it, set its `optimizer` to the new one; to begin anew,
+    set `lr` of each of `param_groups`, take out `initial_lr` and make a schedule. Hooks aren't
+    carried.
     Raises PruningError for a parameter that isn't the network's, for a `narrow` that isn't what
-    this plan makes of it, and for state of another shape than its parameter's (Adafactor's, for
-    one).
+    this plan makes of it, for state of another shape than its parameter's (Adafactor's, for one),
+    and for an optimiser that takes more than parameters to be made.
     """
     check_keep(network, groups, keep)
     names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
@@ -223,7 +222,16 @@ def carry_optimizer(
             raise PruningError("The optimiser holds parameters that aren't the network's.")
         narrowed = [new_parameters[names[parameter]] for parameter in group["params"]]
         param_groups.append({**group, "params": narrowed})
-    carried = type(optimizer)(param_groups)  # type: ignore[call-arg]
+    try:
+        carried = type(optimizer)(param_groups)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise PruningError(
+            f"{type(optimizer).__name__} can't be made of parameters alone ({error}): "
+            "make a new one for the narrow network."
+        ) from error
+    for key, value in vars(optimizer).items():  # what it keeps beside its groups
+        if isinstance(value, bool | int | float | str):
+            setattr(carried, key, value)
     carried.defaults = dict(optimizer.defaults)  # for a group that is added later
     for parameter, state in optimizer.state.items():
         name = names[parameter]

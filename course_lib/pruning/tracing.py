@@ -23,6 +23,13 @@ from .layers import KNOWN_LAYERS, NORMS, kind_of
 SAME_SHAPE = {nn.Identity, nn.ReLU, torch.relu, F.relu}  # and batch norms
 
 
+NOT_STRICT = " To prune the rest, give find_groups strict=False."
+KNOWN = (
+    "convolution (in groups where each makes as many channels as it reads), batch norm, "
+    "elementwise activation, pooling, upsampling, padding, flatten, linear layer, and + − × ÷"
+)
+
+
 class PruningError(ValueError):
     """What can't be pruned; the message is one sentence that names it and says why."""
 
@@ -66,10 +73,13 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
 
     Raises NotTraceable where it can't be traced, or run on an input of the example's shape.
     """
+    if not isinstance(example, Tensor):
+        raise PruningError("example must be one tensor, a batch of images [N, C, H, W].")
     try:
         with untouched(network), torch.no_grad():
             graph = graph_of(network.eval())
             _Shapes(network, graph=graph).run(example.to("meta"))
+            _settle_numbers(graph)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         children = [name for name, _ in network.named_children()]
@@ -101,9 +111,10 @@ def graph_of(network: nn.Module) -> fx.Graph:
         where = next(reversed(tracer.module_stack), "")  # the module it stood in
         raise PruningError(f"{where}: {error}" if where else str(error)) from error
     for node in list(graph.nodes):
-        if _flattens(node):
+        call = _plain_call(node)
+        if call is not None:
             with graph.inserting_before(node):
-                same = graph.call_function(torch.flatten, (node.args[0], 1))
+                same = graph.call_function(*call)
             same.meta = node.meta
             node.replace_all_uses_with(same)
             graph.erase_node(node)
@@ -130,22 +141,74 @@ class _Tracer(fx.Tracer):
         return forward, given
 
 
-def _flattens(node: fx.Node) -> bool:
-    """Whether a node is `x.view(n, -1)` or `x.reshape(n, -1)`, n being a value's first extent."""
-    if node.op != "call_method" or node.target not in ("view", "reshape"):
+def with_channels_of(x: Tensor, other: Tensor, positions: int) -> Tensor:
+    """A value without positions, or of a single one, as [batch, channels of `other`, 1, …]."""
+    return x.reshape(x.shape[0], other.shape[1], *[1] * positions)
+
+
+def _plain_call(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
+    """What a view does, as a function and its arguments: `x.view(n, -1)` flattens; `x.view(n, c)`
+    and `x.view(n, c, 1, 1)`, as in squeeze-and-excitation, change no channel.
+    """
+    views = node.op == "call_method" and node.target in ("view", "reshape") and not node.kwargs
+    if not views or len(node.args) < 3:
+        return None
+    x, first, second, *ones = node.args
+    if _extent(first) is None or _extent(first)[0] != 0:  # type: ignore[index]
+        return None
+    if second == -1 and not ones:
+        return torch.flatten, (x, 1)
+    channels = _extent(second)
+    if channels is not None and channels[0] == 1 and all(one == 1 for one in ones):
+        return with_channels_of, (x, channels[1], len(ones))
+    return None
+
+
+def _extent(node: Any) -> tuple[Any, fx.Node] | None:
+    """Which extent (or slice of them) of which value a node is: of `x.size(0)`, `x.shape[0]` and
+    `x.size()[0]` it is 0 and x.
+    """
+    if not isinstance(node, fx.Node):
+        return None
+    if node.target == "size":
+        which = (*node.args[1:], *node.kwargs.values())
+        return (which[0], node.all_input_nodes[0]) if which else None
+    if node.target is operator.getitem:
+        shape: Any = node.args[0]
+        whole = shape.target == "size" and len(shape.args) == 1 and not shape.kwargs
+        if whole or (shape.target is getattr and shape.args[1] == "shape"):
+            return node.args[1], shape.all_input_nodes[0]
+    return None
+
+
+def _settle_numbers(graph: fx.Graph) -> None:
+    """Put values in place of the numbers that stay what they are when channels go: extents of
+    positions, what is worked out from them, and tensors of one number.
+    """
+    numbers: dict[fx.Node, Any] = {}
+    for node in graph.nodes:
+        if numbers.keys() & node.all_input_nodes:
+            node.args = fx.map_arg(node.args, lambda n: numbers.get(n, n))
+            node.kwargs = fx.map_arg(node.kwargs, lambda n: numbers.get(n, n))
+        if _stays(node):
+            numbers[node] = node.meta["number"]
+    for node in reversed(graph.nodes):
+        if not node.users and (node in numbers or node.target in ("size", getattr)):
+            graph.erase_node(node)
+
+
+def _stays(node: fx.Node) -> bool:
+    """Whether a value stays what it is when channels go."""
+    if node.op == "get_attr":
+        return node.meta["shape"] in ((), (1,))
+    if node.meta["shape"] is not None or node.op not in ("call_function", "call_method"):
         return False
-    if node.kwargs or len(node.args) != 3 or node.args[2] != -1:
-        return False
-    extent = node.args[1]
-    if not isinstance(extent, fx.Node):
-        return False
-    if extent.target == "size":  # x.size(0)
-        return extent.args[1:] == (0,) or extent.kwargs == {"dim": 0}
-    if extent.target is not operator.getitem or extent.args[1] != 0:
-        return False
-    shape = extent.args[0]  # x.shape[0] or x.size()[0]
-    assert isinstance(shape, fx.Node)
-    return shape.args[1:] in ((), ("shape",)) and shape.target in ("size", getattr)
+    extent = _extent(node)
+    if extent is None:
+        return not node.all_input_nodes
+    which, value = extent
+    first = which.start if isinstance(which, slice) else which
+    return isinstance(first, int) and first % len(value.meta["shape"]) >= 2
 
 
 class _Shapes(fx.Interpreter):
@@ -176,13 +239,33 @@ class _Shapes(fx.Interpreter):
             value = super().run_node(node)
         except Exception as error:
             raise PruningError(f"{name_of(node)} fails: {error}") from error
-        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        tensor = isinstance(value, Tensor)
+        node.meta["shape"] = tuple(value.shape) if tensor else None
+        node.meta["number"] = 1.0 if tensor else value  # of a tensor any number will do
         return value
 
 
 def name_of(node: fx.Node) -> str:
     """What a node calls, by name."""
     return getattr(node.target, "__name__", str(node.target))
+
+
+def refusal(node: fx.Node, what: str) -> PruningError:
+    """What to raise for a node that can't be pruned around; `what` names it."""
+    inside = node.meta.get("nn_module_stack") or {}  # fx notes the modules that a call stands in
+    where = f" in {next(reversed(inside))}" if any(inside) else ""
+    fix = " To flatten, write torch.flatten(x, 1)." if _reshapes(node) else ""
+    return PruningError(
+        f"{what} (node {node.name}{where}) can't be pruned around: "
+        f"the network may consist of {KNOWN} only.{fix}{NOT_STRICT}"
+    )
+
+
+def _reshapes(node: fx.Node) -> bool:
+    """Whether it is a view, or reads off an extent for one."""
+    reads = name_of(node) in ("size", "getattr", "getitem")
+    views = name_of(node) in ("view", "reshape", "squeeze")
+    return views or (reads and any(map(_reshapes, node.users)))
 
 
 def fits(kind: str, shape: tuple[int, ...]) -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..groups import Group, PruningError
+from ..group import Group, require_theirs
+from ..tracing import PruningError
 from .weights import Batches, Scores, filters_of
 
 RANDOM_INPUTS = 1024  # the cosine of two outputs then has a standard error of about 1/32
@@ -59,6 +60,7 @@ def cosine_outputs(
     the same on every device. The inner product of two filters' answers is then on average that of
     their weights (and biases): for filters without bias this is a noisy `cosine`.
     """
+    require_theirs(network, groups.values())
     scores = {}
     for name, group in groups.items():
         answers = []

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..groups import Group, PruningError
-from ..tracing import evaluating
+from ..group import Group, require_theirs
+from ..tracing import PruningError, evaluating
 from .gates import images_of
 from .weights import Batches, Scores
 
@@ -136,6 +136,7 @@ def weights_of(network: nn.Module, groups: Mapping[str, Group]) -> dict[str, Ten
 
     They share the network's memory, but neither its `requires_grad` nor its `grad`.
     """
+    require_theirs(network, groups.values())
     return {
         f"{maker}.weight": network.get_submodule(maker).weight.detach().requires_grad_()  # type: ignore[operator,union-attr]
         for group in groups.values()

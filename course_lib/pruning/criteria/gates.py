@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..groups import Group, PruningError
-from ..tracing import evaluating
+from ..group import Group, require_theirs
+from ..tracing import PruningError, evaluating
 from .weights import Batches, Scores
 
 # (group name, columns per channel, what a reader is about to read) → what it reads instead, or None
@@ -26,6 +26,7 @@ Look = Callable[[str, int, Tensor], Tensor | None]
 @contextmanager
 def reading(network: nn.Module, groups: Mapping[str, Group], look: Look) -> Iterator[None]:
     """Inside the `with`, `look` sees, and may replace, what every reader reads."""
+    require_theirs(network, groups.values())
     handles = []
     try:
         for name, group in groups.items():

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..groups import Group, PruningError
+from ..group import Group, require_theirs
+from ..tracing import PruningError
 
 Scores = dict[str, Tensor]
 Criterion = Callable[..., Scores]
@@ -19,6 +20,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 def filters_of(network: nn.Module, group: Group) -> Tensor:
     """The weights behind each index, [size, weights]: its filters of all layers, end to end."""
+    require_theirs(network, [group])
     weights = [network.get_submodule(name).weight for name in group.makers]
     return torch.cat([weight.detach().reshape(group.size, -1) for weight in weights], dim=1)  # type: ignore
 
@@ -61,6 +63,7 @@ def bn_scale(
 
     Raises PruningError for a group without a batch norm that scales.
     """
+    require_theirs(network, groups.values())
     scores = {}
     for name, group in groups.items():
         scales = [network.get_submodule(norm).weight for norm in group.norms]
@@ -83,4 +86,5 @@ def random(
 
     Mittal et al. 2018, arXiv 1801.10447.
     """
+    require_theirs(network, groups.values())
     return {name: torch.rand(group.size, generator=generator) for name, group in groups.items()}
