@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from networks import randomise
 from torch import Tensor, nn
+from torch.nn.utils.prune import l1_unstructured
 from torchvision.models import resnet18
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -171,7 +172,7 @@ def test_a_copy_keeps_its_mode() -> None:
 @pytest.mark.parametrize(
     "computed",
     [
-        lambda conv: torch.nn.utils.prune.l1_unstructured(conv, "weight", 0.5),
+        lambda conv: l1_unstructured(conv, "weight", 0.5),
         lambda conv: torch.nn.utils.weight_norm(conv),
     ],
 )

@@ -222,17 +222,7 @@ def carry_optimizer(
             raise PruningError("The optimiser holds parameters that aren't the network's.")
         narrowed = [new_parameters[names[parameter]] for parameter in group["params"]]
         param_groups.append({**group, "params": narrowed})
-    try:
-        carried = type(optimizer)(param_groups)  # type: ignore[call-arg]
-    except TypeError as error:
-        raise PruningError(
-            f"{type(optimizer).__name__} can't be made of parameters alone ({error}): "
-            "make a new one for the narrow network."
-        ) from error
-    for key, value in vars(optimizer).items():  # what it keeps beside its groups
-        if isinstance(value, bool | int | float | str):
-            setattr(carried, key, value)
-    carried.defaults = dict(optimizer.defaults)  # for a group that is added later
+    carried = _of_its_kind(optimizer, param_groups)
     for parameter, state in optimizer.state.items():
         name = names[parameter]
         new_state = carried.state[new_parameters[name]]
@@ -249,3 +239,21 @@ def carry_optimizer(
             else:  # a number, such as Adam's count of steps
                 new_state[key] = copy.deepcopy(value)
     return carried
+
+
+def _of_its_kind(
+    optimizer: torch.optim.Optimizer, param_groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """A new optimiser with the settings of another one, also those it keeps beside its groups."""
+    try:
+        new = type(optimizer)(param_groups)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise PruningError(
+            f"{type(optimizer).__name__} can't be made of parameters alone ({error}): "
+            "make a new one for the narrow network."
+        ) from error
+    for key, value in vars(optimizer).items():
+        if isinstance(value, bool | int | float | str):
+            setattr(new, key, value)
+    new.defaults = dict(optimizer.defaults)  # for a group that is added later
+    return new
