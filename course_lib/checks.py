@@ -9,8 +9,9 @@ import torch
 
 from course_lib.checkpoint import State
 from course_lib.config import Config
-from course_lib.data import Data
+from course_lib.data import Data, same_images
 from course_lib.errors import CourseError
+from course_lib.images.scan import PARTS
 from course_lib.pruning import find_groups, select
 
 
@@ -74,6 +75,8 @@ def as_begun(state: State, data: Data) -> Data:
                 "labels": "other labels, or the same in another order, than those",
             }
             raise _other_images(data, words[key])
+    if not same_images(found, began, *PARTS):
+        raise _other_images(data, "other contents or names, and so another division, than those")
     return replace(data, mean=tuple(began["mean"]), std=tuple(began["std"]))
 
 

@@ -259,7 +259,7 @@ def _record(run: Run, reached: float, balanced: float, passed: bool) -> None:
     }
     state.history.append(line)
     if passed:
-        state.passed = saved_form(network, **run.data.about())
+        state.passed = saved_form(network, **run.data.fingerprint())
     if state.round == 0:
         state.full = state.passed
     if not run.bar.disable:

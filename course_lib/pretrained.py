@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.config import Config
-from course_lib.data import Data
+from course_lib.data import Data, same_images
 from course_lib.errors import CourseError
 from course_lib.resnet import DEPTHS, ResNet, add_projections, from_saved, resnet_config
 
@@ -26,15 +26,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a file holds: a network and, where known, its classes and how images are standardised.
+    """What a file holds: a network and, where known, its classes, how images are standardised and
+    which it was trained on.
 
-    `mean`, `std`: per channel, of pixels in [0, 1].
+    `mean`, `std`: per channel, of pixels in [0, 1]. `images`: a `Data.fingerprint()`.
     """
 
     network: ResNet
     classes: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    images: Mapping[str, Any] | None = None
 
 
 def begin_with(config: Config, data: Data) -> tuple[ResNet | None, Data]:
@@ -65,6 +67,13 @@ def begin_with(config: Config, data: Data) -> tuple[ResNet | None, Data]:
             torch.manual_seed(config.seed)
             network.fc = nn.Linear(network.fc.in_features, len(data.classes))
         notes += (f"{config.start}: it has other classes, so its last layer begins anew.",)
+    divided = config.data != "generated" and found.classes == data.classes and found.images
+    if divided and not same_images(data.fingerprint(), divided, "val", "test"):
+        notes += (
+            f"{config.start}: its images were divided otherwise, so it may have learnt some that "
+            "now validate and test it: keep --seed and the files, or make train, val and test "
+            "folders.",
+        )
     if config.projection == "all":
         network = add_projections(network)
     mean, std = found.mean or data.mean, found.std or data.std
@@ -86,7 +95,8 @@ def read(path: str | Path) -> Pretrained:
         )
     names = ("classes", "mean", "std")
     if ours:
-        return Pretrained(network, **{name: tuple(saved[name]) for name in names if name in saved})
+        known = {name: tuple(saved[name]) for name in names if name in saved}
+        return Pretrained(network, **known, images=saved)
     if network.conv1.in_channels != 3:
         return Pretrained(network)
     return Pretrained(network, mean=IMAGENET_MEAN, std=IMAGENET_STD)

@@ -550,6 +550,15 @@ def test_images_that_changed_their_classes(run_on_a_folder, capsys):
     refused(capsys, "the classes a, d", "run", "--resume", "--quiet", *places)
 
 
+def test_images_that_were_renamed(run_on_a_folder, capsys):
+    """Others would be tested with, some of which the network has learnt."""
+    data, places = run_on_a_folder
+    for number, file in enumerate(sorted(data.rglob("*.png"), reverse=True)):
+        file.rename(file.with_name(f"renamed {number:03}.png"))
+    words = "have other contents or names, and so another division, than those that the run began"
+    refused(capsys, words, "run", "--resume", "--quiet", *places)
+
+
 def test_images_that_became_more(run_on_a_folder, capsys):
     data, places = run_on_a_folder
     paint(data, {"a": 12}, number=100)

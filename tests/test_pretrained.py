@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from command_line import QUICK, course, refused
+from image_folders import fill
 from tiny import TINY, tiny_data
 
 from course_lib.data import Split
@@ -172,6 +173,19 @@ def test_the_command_line_prunes_a_network_and_refuses_what_does_not_fit(tmp_pat
     assert course(capsys, *resume)[0] == 0
     again = ["run", "--out", tmp_path / "c", *pruned[1:]]
     assert "put it there" in refused(capsys, "can't be read (No such file", *again)
+
+
+def test_a_start_whose_images_were_divided_otherwise_is_noted(tmp_path, capsys):
+    photos = fill(tmp_path / "photos", {"a": 99, "b": 99})
+    options = [*QUICK, "--data", photos, "--cache", tmp_path / "cache"]
+    assert course(capsys, "run", *options, "--out", tmp_path / "a")[0] == 0
+    start = ["--start", tmp_path / "a" / "full.pt"]
+    words = "its images were divided otherwise, so it may have learnt some that now validate"
+    for out, seed, noted in (("same", "0", False), ("other", "1", True)):
+        run = ["run", *options, *start, "--seed", seed, "--out", tmp_path / out]
+        assert course(capsys, *run)[0] == 0
+        notes = json.loads((tmp_path / out / "summary.json").read_text())["data"]["notes"]
+        assert any(words in note for note in notes) == noted
 
 
 @pytest.fixture(scope="module")
