@@ -81,7 +81,7 @@ def traced(network: nn.Module, example: Tensor) -> fx.Graph:
             _Shapes(network, graph=graph).run(example.to("meta"))
             _settle_numbers(graph)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0]
         children = [name for name, _ in network.named_children()]
         if children in (["module"], ["_orig_mod"]):  # DataParallel, torch.compile, moving averages
             reason = f"it wraps a network, so give that one: its .{children[0]}"
@@ -109,7 +109,8 @@ def graph_of(network: nn.Module) -> fx.Graph:
         graph = tracer.trace(network)
     except Exception as error:
         where = next(reversed(tracer.module_stack), "")  # the module it stood in
-        raise PruningError(f"{where}: {error}" if where else str(error)) from error
+        said = str(error) or type(error).__name__
+        raise PruningError(f"{where}: {said}" if where else said) from error
     for node in list(graph.nodes):
         call = _plain_call(node)
         if call is not None:

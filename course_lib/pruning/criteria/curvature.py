@@ -56,7 +56,9 @@ def obd(
             for probe in range(probes):
                 drawn = (random_curvature(logits.detach(), generator) * logits).sum()
                 more = probe < probes - 1
-                gradients = torch.autograd.grad(drawn, list(weights.values()), retain_graph=more)
+                gradients = torch.autograd.grad(
+                    drawn, list(weights.values()), retain_graph=more, materialize_grads=True
+                )
                 for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
                     products = (weight.detach() * gradient).flatten(1)
                     sums[name] += products.square().sum(1).cpu().double()
@@ -111,8 +113,12 @@ def obd_exact(
         for images, labels in images_of(network, batches, "obd_exact"):
             logits = functional_call(network, weights, (images,))
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), create_graph=True, allow_unused=True
+            )
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                if gradient is None:  # what it makes is dropped
+                    continue
                 products = second_derivatives(gradient, weight) * weight.detach().square()
                 sums[name] += products.flatten(1).sum(1).cpu().double()
             count += len(images)
@@ -125,7 +131,7 @@ def second_derivatives(gradient: Tensor, weight: Tensor) -> Tensor:
     for rows in torch.arange(weight.numel(), device=weight.device).split(ROWS):
         ones = F.one_hot(rows, weight.numel()).to(weight).view(-1, *weight.shape)
         (derivatives,) = torch.autograd.grad(
-            gradient, weight, ones, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            gradient, weight, ones, retain_graph=True, is_grads_batched=True
         )
         diagonal[rows] = derivatives.flatten(1)[torch.arange(len(rows)), rows]
     return diagonal.view(weight.shape)
