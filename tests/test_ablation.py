@@ -406,3 +406,61 @@ def test_what_cannot_be_ablated_is_said() -> None:
         ablate(odd, groups, [(images.float(), labels)])
     with pytest.raises(PruningError, match="k=4: choose 1 to 3"):
         overlap(torch.zeros(3, 2, dtype=torch.long), 4)
+
+
+class Again(nn.Module):
+    """Values that are read again after the ReLU or the sum that reads them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Conv2d(4, 3, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.b(torch.relu(self.a(x)))
+        w = torch.relu(z) + z
+        v = w + z
+        u = torch.add(v, w, alpha=3) + v
+        return self.c(torch.relu(u)).mean((2, 3))
+
+
+def test_values_that_are_read_again():
+    torch.manual_seed(0)
+    network = Again().double().eval()
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    groups = find_groups(network, images)
+    with torch.inference_mode():
+        differences = Differences(network, groups)
+        values = differences.run(images)
+        present = differences.present(values)
+        for image in range(2):
+            one = {node: value[image : image + 1] for node, value in values.items()}
+            for sweep in differences.sweeps(one, [p[image] for p in present], 2**20):
+                logits = differences.logits(one, sweep)
+                for rows in sweep:
+                    group = differences.groups[rows.number]
+                    for index, found in zip(
+                        rows.indices.tolist(), logits[rows.start : rows.stop], strict=True
+                    ):
+                        keep = torch.tensor([i for i in range(group.size) if i != index])
+                        with masked(network, groups, {group.name: keep}):
+                            assert (found - network(images)[image]).abs().max() < 1e-9
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x)).mean((2, 3))
+        return self.fc(y), y
+
+
+def test_ablation_wants_one_tensor():
+    network, images = Pair(), torch.randn(2, 3, 4, 4)
+    with pytest.raises(PruningError, match="more than one tensor"):
+        ablate(network, find_groups(network, images), [(images, torch.tensor([0, 1]))])

@@ -24,6 +24,7 @@ from course_lib.pruning import (
     find_groups,
     fisher,
     masked,
+    obd,
     obd_exact,
     select,
     taylor,
@@ -344,3 +345,28 @@ def test_every_criterion_is_in_the_document() -> None:
     text = (Path(__file__).parent.parent / "docs" / "criteria.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", text.split("## What there is")[1].split("## ")[0]))
     assert set(EVERY) <= named
+
+
+@pytest.mark.parametrize("name", [*CRITERIA, "obd_exact"])
+def test_no_groups_have_no_scores(name):
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    batch = torch.randn(2, 3, 4, 4), torch.tensor([0, 1])
+    assert (obd_exact if name == "obd_exact" else CRITERIA[name])(network, {}, [batch]) == {}
+
+
+def test_an_answer_that_is_dropped():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.side, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Linear(4, 3)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            self.head(self.side(x).mean((2, 3)))
+            return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+    network, images = Net(), torch.randn(2, 3, 4, 4)
+    groups = find_groups(network, images)
+    for criterion in (taylor, fisher, obd, obd_exact):
+        scores = criterion(network, groups, [(images, torch.tensor([0, 1]))])
+        assert scores["side"].tolist() == [0] * 4 and scores["conv"].min() > 0

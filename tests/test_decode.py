@@ -268,3 +268,9 @@ def test_damaged_files_never_raise_anything_else(
 def test_short_side(tmp_path: Path) -> None:
     smooth(70, 50).save(tmp_path / "a.png")
     assert short_side(tmp_path / "a.png") == 50
+
+
+def test_a_large_jpeg_is_decoded_smaller(tmp_path, monkeypatch):
+    Image.new("RGB", (400, 400), "red").save(tmp_path / "large.jpg")
+    monkeypatch.setattr("course_lib.images.decode.MAX_PIXELS", 400 * 400 - 1)
+    assert decode(tmp_path / "large.jpg", 16).shape == (16, 16, 3)

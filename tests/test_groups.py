@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from networks import Odd
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
@@ -623,3 +624,74 @@ def test_the_network_is_left_untouched(training: bool) -> None:
     assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
     assert all(type(module) is not torch.fx.GraphModule for module in network.modules())
     assert not any(module._forward_hooks for module in network.modules())
+
+
+class Aux(nn.Module):
+    """Whose forward can't be traced in training, where it also asks another head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.aux, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x)).mean((2, 3))
+        if self.training and y.sum() > 0:
+            return self.fc(y) + self.aux(y)
+        return self.fc(y)
+
+
+def test_a_training_that_cant_be_looked_into_is_refused():
+    with pytest.raises(PruningError, match="aux isn't called in evaluation"):
+        find_groups(Aux(), torch.zeros(1, 3, 4, 4))
+
+
+class Viewed(nn.Module):
+    def __init__(self, flat):
+        super().__init__()
+        self.conv, self.fc, self.flat = nn.Conv2d(3, 4, 1), nn.Linear(4, 3), flat
+
+    def forward(self, x):
+        return self.fc(self.flat(self.conv(x).mean((2, 3), keepdim=True)))
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        lambda y: y.view(4, -1),
+        lambda y: y.view(y.shape[1], -1),
+        lambda y: y.view(y.size(1), -1),
+        lambda y: y.view(y.size(0) * 1, -1),
+    ],
+)
+def test_a_view_over_anything_but_the_batch_is_refused(flat):
+    with pytest.raises(PruningError, match="be pruned around"):
+        find_groups(Viewed(flat), torch.zeros(4, 3, 4, 4))
+
+
+def test_an_input_without_channels_is_refused():
+    with pytest.raises(PruningError, match="has no channels"):
+        find_groups(nn.Linear(3, 2), torch.zeros(3))
+
+
+@pytest.mark.parametrize("kind", ["args", "kwargs"])
+def test_further_arguments_without_defaults(kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 3)
+
+    def star(self, x, *rest):
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+    def stars(self, x, **rest):
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+    Net.forward = star if kind == "args" else stars
+    assert list(find_groups(Net(), torch.zeros(1, 3, 4, 4), strict=False)) == ["conv"]
+
+
+def test_a_layer_that_is_read_past_keeps_its_shape():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), Odd("read", 4), nn.Flatten(), nn.Linear(64, 2)
+    )
+    assert find_groups(network, torch.zeros(2, 3, 4, 4), strict=False) == {}

@@ -14,7 +14,7 @@ from course_lib.__main__ import NEW_NETWORK
 from course_lib.checkpoint import State
 from course_lib.checks import as_begun
 from course_lib.errors import CourseError
-from course_lib.iterate import gate_level, iterate, make_loader
+from course_lib.iterate import describe, gate_level, iterate, make_loader
 from course_lib.pruning import find_groups, l2, select
 from course_lib.resnet import ResNet, ResNetConfig, config_of, load_network
 from course_lib.training import accuracy, predict
@@ -437,3 +437,30 @@ def test_a_run_can_begin_with_a_network_that_is_trained(finished, tmp_path):
     # Without the momentum that training leaves behind, the rounds end near by but not equal.
     assert [r["widths"] for r in pruned.history] == [r["widths"] for r in state.history]
     assert [r["batches"] for r in pruned.history] == [r["batches"] for r in state.history]
+
+
+def test_a_line_of_history_in_words():
+    full = {
+        "round": 0,
+        "filters": 80,
+        "parameters": 200,
+        "val_accuracy_pruned": None,
+        "val_accuracy": 0.9,
+        "passed": True,
+    }
+    line = full | {
+        "round": 2,
+        "filters": 40,
+        "parameters": 50,
+        "val_accuracy_pruned": 0.25,
+        "val_accuracy": 0.875,
+        "passed": False,
+    }
+    assert (
+        describe(full, full)
+        == "round  0     80 filters  100.0% of the parameters  validation 0.900"
+    )
+    assert describe(line, full) == (
+        "round  2     40 filters   25.0% of the parameters  validation 0.875"
+        " (right after surgery 0.250)  did not recover: rolled back"
+    )

@@ -281,3 +281,12 @@ def test_a_longer_call_takes_longer_and_is_warmed_up() -> None:
     assert {name: len(values) for name, values in readings.items()} == {"short": 3, "long": 3}
     assert min(readings["long"]) > 2 * max(readings["short"]) > 0
     assert calls[:2] == ["short", "short"]
+
+
+def test_activation_bytes_are_those_of_the_folded_network_which_is_left_as_it_was():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    normed = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+    images = torch.randn(2, 3, 8, 8)
+    before = {k: v.clone() for k, v in normed.state_dict().items()}
+    assert activation_bytes(normed, images) == activation_bytes(plain, images)
+    assert all(torch.equal(v, before[k]) for k, v in normed.state_dict().items())

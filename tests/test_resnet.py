@@ -333,3 +333,21 @@ def test_load_network_says_which_file_is_wrong(tmp_path: Path) -> None:
     path.write_bytes(b"PK not a network")
     with pytest.raises(CourseError, match=r"network\.pt isn't there or isn't a network"):
         load_network(path)
+
+
+def test_a_look_alike_is_not_described():
+    class LookAlike(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, child in torchvision.models.resnet18().named_children():
+                self.add_module(name, child)
+
+        def forward(self, x):
+            return self.fc(
+                self.avgpool(
+                    self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+                ).flatten(1)
+            )
+
+    with pytest.raises(CourseError, match="course_lib's or torchvision's"):
+        config_of(LookAlike())

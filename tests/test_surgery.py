@@ -570,3 +570,12 @@ def test_a_member_of_a_group_is_told_its_group() -> None:
     groups = find_groups(network, torch.zeros(1, 3, 32, 32))
     with pytest.raises(PruningError, match=r"layer1\.0\.conv2 is no group, but belongs to conv1"):
         prune(network, groups, {"layer1.0.conv2": indices(0)})
+
+
+def test_an_optimizer_of_more_than_the_network_is_refused():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    groups = find_groups(network, torch.zeros(1, 3, 4, 4))
+    keep = {"0": torch.tensor([1, 2])}
+    both = torch.optim.SGD([*network.parameters(), *nn.Linear(2, 2).parameters()], 0.1)
+    with pytest.raises(PruningError, match="parameters that aren't the network's"):
+        carry_optimizer(both, network, prune(network, groups, keep), groups, keep)

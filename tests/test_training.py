@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tiny import tiny_data
 from torch import nn
 
-from course_lib.distillation import distance
+from course_lib.distillation import distance, soft_targets
 from course_lib.errors import CourseError
 from course_lib.training import (
     Augmentation,
@@ -217,3 +217,55 @@ def test_devices_and_precisions_that_are_not_there_are_named():
     with pytest.raises(CourseError, match="'int3'"):
         pick_precision("int3", CPU)
     assert pick_precision("auto", CPU) == torch.float32
+
+
+def test_device_auto_without_the_variable(monkeypatch):
+    monkeypatch.delenv("COURSE_DEVICE", raising=False)
+    there = [
+        ("cuda", torch.cuda.is_available()),
+        ("mps", torch.backends.mps.is_available()),
+        ("cpu", True),
+    ]
+    assert pick_device().type == next(name for name, is_there in there if is_there)
+
+
+def test_training_puts_the_network_in_training_mode():
+    network = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    batches = [(torch.randn(4, 3, 4, 4), torch.tensor([0, 1, 0, 1]))] * 2
+    for _ in train(network, optimizer, schedule, batches):
+        assert network.training
+        network.eval()
+    assert network[1].num_batches_tracked == 2
+
+
+def test_momentum_stays_as_it_is():
+    optimizer = make_optimizer(nn.Linear(2, 2), 0.1, 0.7, 0.0)
+    schedule = make_schedule(optimizer, 0.1, 10, 0.2)
+    seen = set()
+    for _ in range(9):
+        seen.add(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        schedule.step()
+    assert seen == {0.7}
+
+
+def test_the_loss_follows_the_teacher():
+    torch.manual_seed(0)
+    student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)) for _ in range(2))
+    images, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+    with torch.no_grad():
+        expected = distance(student(images), soft_targets(teacher, images))
+    optimizer = torch.optim.SGD(student.parameters(), 0.1)
+    (loss,) = train(
+        student,
+        optimizer,
+        torch.optim.lr_scheduler.ConstantLR(optimizer),
+        [(images, labels)],
+        teacher=teacher,
+        distill=1.0,
+    )
+    assert torch.equal(loss, expected)
