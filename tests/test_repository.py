@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -159,11 +160,20 @@ def test_readme_names_the_two_commands_and_both_ways_without_make() -> None:
         assert command in readme
 
 
-def test_python_in_the_readme_runs() -> None:
+def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", read("README.md"), re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks:  # each goes on from the one before
+        exec(compile(block, "README.md", "exec"), names)
+    again, narrow = names["again"].eval(), names["narrow"].eval()
+    assert torch.equal(again(names["images"]), narrow(names["images"]))
+    assert names["parameters"](narrow) <= names["parameters"](names["network"]) / 4
+    assert narrow.conv1.out_channels == 64 and narrow.layer4[1].conv1.out_channels == 512
+    assert {id(p) for p in names["optimizer"].param_groups[0]["params"]} == {
+        id(p) for p in narrow.parameters()
+    }
 
 
 def test_a_photograph_is_named_as_the_readme_says(tmp_path: Path, monkeypatch, capsys) -> None:
