@@ -8,6 +8,7 @@ The file needs torch and torchvision alone: copy it and change what you like.
 
 import argparse
 import copy
+import os
 import sys
 import timeit
 from collections import namedtuple
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, models
+from torchvision.datasets.folder import IMG_EXTENSIONS as ENDINGS
 from torchvision.transforms import v2
 
 # Filters that only go together: convolutions that make channel i, norms on it, layers that read it.
@@ -125,23 +127,51 @@ def read_image(path: str) -> Image.Image:
         raise ValueError(f"{path} can't be read ({error}): take it out.") from error
 
 
+def meant(path: str | Path) -> bool:
+    """Whether a path isn't of what systems add: .ipynb_checkpoints, ._photo.jpg, __MACOSX."""
+    return not any(name.startswith((".", "__MACOSX")) for name in Path(path).parts)
+
+
+class Photographs(datasets.ImageFolder):
+    """ImageFolder, but for the folders that systems add."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = [name for name in super().find_classes(directory)[0] if meant(name)]
+        return names, {name: label for label, name in enumerate(names)}
+
+
 def load_images(part: Path, size: int, batch_size: int) -> DataLoader:
     """The batches of train/, val/ or test/; training images are cut out differently each time."""
     training = part.name == "train"
     steps = models.ResNet18_Weights.DEFAULT.transforms(crop_size=size, resize_size=size)
     if training:
         steps = v2.Compose([v2.RandomResizedCrop(size, (0.6, 1)), v2.RandomHorizontalFlip(), steps])
-    images = datasets.ImageFolder(part, steps, loader=read_image)
+    ours = [str(p) for p in part.glob("*/**/*") if p.is_file() and meant(p.relative_to(part))]
+    if rest := [path for path in ours if not path.lower().endswith(ENDINGS)]:
+        names = ", ".join(rest[:5]) + ", …" * (len(rest) > 5)
+        print(f"Passed over, having no image's ending: {names} ({len(rest)} in all).")
+
+    def wanted(path: str) -> bool:
+        return path.lower().endswith(ENDINGS) and meant(Path(path).relative_to(part))
+
+    images = Photographs(part, steps, loader=read_image, is_valid_file=wanted)
+    if len({os.path.realpath(path) for path, _ in images.samples}) < len(images):
+        raise ValueError(f"{part} holds a file twice, by a link: take the link out.")
     # A last batch of one image would leave batch norm nothing to average.
     return DataLoader(images, min(batch_size, len(images)), training, drop_last=training)
 
 
 def save(network: models.ResNet, path: Path, **about: object) -> None:
     """Write the network and what is beside it, whole: aside first, then under its name."""
-    aside = path.with_suffix(".part")
-    with open(aside, "wb") as file:
-        torch.save({"state_dict": network.state_dict(), **about}, file)
-    aside.replace(path)
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        with open(aside, "wb") as file:
+            torch.save({"state_dict": network.state_dict(), **about}, file)
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own is a RuntimeError
+        raise ValueError(f"{path} can't be written ({error}): make room.") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> tuple[models.ResNet, dict]:
@@ -153,6 +183,18 @@ def load(path: str | Path) -> tuple[models.ResNet, dict]:
     return network.eval(), saved
 
 
+NUMBERS = [  # option, default, least, most, meaning
+    ("size", 224, 32, 1024, "pixels on a side"),
+    ("batch-size", 32, 2, 4096, "images per batch, over which batch norm averages"),
+    ("epochs", 10, 0, 9999, "before the first pruning"),
+    ("rate", 0.01, 1e-6, 1e6, "highest learning rate; fine-tuning has half"),
+    ("rounds", 15, 0, 999, "of pruning"),
+    ("fraction", 0.05, 0.001, 0.99, "of the filters, per round"),
+    ("finetune-epochs", 2, 0, 9999, "after each pruning"),
+    ("tolerance", 0.02, 0.0, 1.0, "drop in validation accuracy that passes"),
+]
+
+
 def main() -> None:
     """The command line; raises ValueError or OSError, in a sentence, for what a user can fix."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -161,30 +203,17 @@ def main() -> None:
     add("--out", type=Path, default="pruned.pt", help="file to write (%(default)s)")
     add("--arch", default="resnet18", choices=["resnet18", "resnet34", "resnet50"])
     add("--random", action="store_true", help="start from random weights, not from ImageNet's")
-    add("--size", type=int, default=224, help="pixels on a side (%(default)s)")
-    add("--batch-size", type=int, default=32, help="images per batch (%(default)s)")
-    add("--epochs", type=int, default=10, help="before the first pruning (%(default)s)")
-    add(
-        "--rate",
-        type=float,
-        default=0.01,
-        help="highest learning rate; fine-tuning has half (%(default)s)",
-    )
-    add("--rounds", type=int, default=15, help="of pruning (%(default)s)")
-    add("--fraction", type=float, default=0.05, help="of the filters, per round (%(default)s)")
-    add("--finetune-epochs", type=int, default=2, help="after each pruning (%(default)s)")
-    add(
-        "--tolerance",
-        type=float,
-        default=0.02,
-        help="drop in validation accuracy that passes (%(default)s)",
-    )
+    for name, default, _, most, meaning in NUMBERS:
+        add(f"--{name}", type=type(most), default=default, help=f"{meaning} (%(default)s)")
     o = parser.parse_args()
-    if not o.out.parent.is_dir() or o.out.exists() or not 0 < o.fraction < 1 or o.batch_size < 2:
-        raise ValueError(
-            "--out is a new file in a folder there is, --fraction between 0 and 1, "
-            "--batch-size 2 or more: batch norm averages over a batch."
-        )
+    for name, _, least, most, _ in NUMBERS:
+        if not least <= vars(o)[name.replace("-", "_")] <= most:  # nan isn't, either
+            parser.error(f"--{name} goes from {least:g} to {most:g}")
+    if not o.out.parent.is_dir():
+        raise ValueError(f"{o.out.parent} isn't a folder: make it, or give another --out.")
+    for path in (o.out, o.out.with_name(f"{o.out.name}.part")):
+        if path.exists():
+            raise ValueError(f"{path} is there already: move it, or give another --out.")
     torch.manual_seed(0)
     parts = ["train", "val"] + ["test"] * (o.folder / "test").is_dir()
     if not all((o.folder / part).is_dir() for part in parts):
@@ -232,3 +261,7 @@ if __name__ == "__main__":
     except (ValueError, OSError) as error:
         print(f"prune_resnet: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        words = "interrupted: what was reached until then is in the file of --out, if there is one."
+        print(f"prune_resnet: {words}", file=sys.stderr)
+        sys.exit(130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -165,13 +166,21 @@ def said(starter: ModuleType, arguments: list[str], monkeypatch: Any, capsys: An
     [
         (["nowhere"], "nowhere must hold train/ and val/"),
         (["photos/train"], "train must hold train/ and val/"),
-        (["photos", "--out", "no/such/place.pt"], "--out is a new file in a folder there is"),
-        (["photos", "--out", "photos"], "--out is a new file in a folder there is"),
-        (["photos", "--out", "kept.pt"], "--out is a new file in a folder there is"),
-        (["photos", "--fraction", "1.5"], "--fraction between 0 and 1"),
-        (["photos", "--batch-size", "1"], "--batch-size 2 or more"),
+        (["photos", "--out", "no/such/place.pt"], "such isn't a folder: make it, or give another"),
+        (["photos", "--out", "photos"], "photos is there already: move it, or give another --out."),
+        (["photos", "--out", "kept.pt"], "kept.pt is there already: move it"),
+        (["photos", "--out", "half.pt"], "half.pt.part is there already: move it"),
+        (["photos", "--fraction", "1.5"], "--fraction goes from 0.001 to 0.99"),
+        (["photos", "--batch-size", "1"], "--batch-size goes from 2 to 4096"),
+        (["photos", "--tolerance", "nan"], "--tolerance goes from 0 to 1"),
+        (["photos", "--rate", "nan"], "--rate goes from 1e-06 to 1e+06"),
+        (["photos", "--epochs", "-1"], "--epochs goes from 0 to 9999"),
+        (["photos", "--rounds", "-1"], "--rounds goes from 0 to 999"),
+        (["photos", "--finetune-epochs", "-1"], "--finetune-epochs goes from 0 to 9999"),
+        (["photos", "--size", "1"], "--size goes from 32 to 1024"),
+        (["photos", "--size", "100000"], "--size goes from 32 to 1024"),
         (["photos", "--size", "big"], "invalid int value"),
-        (["photos", "--random", "--rate", "1e30"], "with a lower --rate"),
+        (["photos", "--random", "--rate", "1e6"], "with a lower --rate"),
         (["unlike", "--random"], "must have the same classes"),
         (["empty", "--random"], "Found no valid file for the classes red"),
         (["broken", "--random"], "0.png can't be read"),
@@ -197,10 +206,12 @@ def test_what_a_user_can_mend_is_said_in_a_sentence(
     folder(tmp_path / "truncated", images=1)
     picture = tmp_path / "truncated" / "val" / "red" / "0.png"
     picture.write_bytes(picture.read_bytes()[:-30])
-    (tmp_path / "kept.pt").write_text("of another day", encoding="utf-8")
-    small = [] if "--size" in arguments else ["--size", "32", "--epochs", "3"]
-    assert words in said(starter, [*arguments, *small], monkeypatch, capsys)
-    assert (tmp_path / "kept.pt").read_text(encoding="utf-8") == "of another day"
+    for name in ("kept.pt", "half.pt.part"):
+        (tmp_path / name).write_text("of another day", encoding="utf-8")
+    small = ["--size", "32", "--epochs", "3"]
+    assert words in said(starter, [*small, *arguments], monkeypatch, capsys)
+    for name in ("kept.pt", "half.pt.part"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == "of another day"
 
 
 def test_photographs_stand_upright(tmp_path: Path, starter: ModuleType) -> None:
@@ -264,7 +275,92 @@ def test_what_was_reached_before_an_interruption_is_kept(
     with pytest.raises(StopIteration):
         starter.main()
     assert starter.load("pruned.pt")[0].conv1.out_channels == 32
-    assert not (tmp_path / "pruned.part").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "pruned.pt"]
+
+
+def test_a_file_beside_the_one_to_write_is_left_alone(tmp_path: Path, starter: ModuleType) -> None:
+    (tmp_path / "9.part").write_text("mine", encoding="utf-8")
+    starter.save(nn.Linear(1, 1), tmp_path / "9.pt")
+    assert (tmp_path / "9.part").read_text(encoding="utf-8") == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["9.part", "9.pt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_a_full_disk_is_a_sentence_and_nothing_is_left(tmp_path: Path, starter: ModuleType) -> None:
+    (tmp_path / "9.pt.part").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"9.pt can't be written \(.*\): make room\.$"):
+        starter.save(models.resnet18(), tmp_path / "9.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torchs_own_error_of_writing_is_a_sentence_too(
+    tmp_path: Path, monkeypatch: Any, starter: ModuleType
+) -> None:
+    def fail(_: Any, file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(ValueError, match="unexpected pos 64 vs 0"):
+        starter.save(nn.Linear(1, 1), tmp_path / "9.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_in_a_sentence_and_status_130(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "get_model", interrupted)
+    monkeypatch.setattr(sys, "argv", ["x", str(folder(tmp_path / "photos", images=1))])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("prune_resnet: interrupted: what was reached")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_link_that_goes_round_is_refused(tmp_path: Path, starter: ModuleType) -> None:
+    train = folder(tmp_path / "photos", images=1) / "train"
+    (train / "red" / "loop").symlink_to("..", target_is_directory=True)
+    with pytest.raises(ValueError, match="train holds a file twice, by a link: take the link out"):
+        starter.load_images(train, 32, 2)
+
+
+def test_what_is_no_picture_is_passed_over_with_a_word(
+    tmp_path: Path, capsys: Any, starter: ModuleType
+) -> None:
+    train = folder(tmp_path / "photos", images=2) / "train"
+    for name in ("red/1.heic", "red/2.gif", "red/deep/3.jfif", "blue/4.avif", "blue/5.txt"):
+        (train / name).parent.mkdir(exist_ok=True)
+        (train / name).touch()
+    (train / "blue" / "6.mov").touch()
+    assert len(starter.load_images(train, 32, 2).dataset) == 4
+    said = capsys.readouterr().out
+    assert said.startswith("Passed over, having no image's ending: ")
+    assert said.endswith(", … (6 in all).\n")
+    for part in ("red", "blue"):
+        for path in (train / part).glob("*.png"):
+            path.unlink()
+    with pytest.raises(OSError):
+        starter.load_images(train, 32, 2)
+    assert "(6 in all)" in capsys.readouterr().out, "nor before an error"
+
+
+def test_what_systems_add_is_no_class_and_no_picture(
+    tmp_path: Path, capsys: Any, starter: ModuleType
+) -> None:
+    train = folder(tmp_path / "photos", images=2) / "train"
+    for name in (".ipynb_checkpoints/a.png", "__MACOSX/red/b.png", "red/._0.png", "red/.c/d.png"):
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        (train / name).write_bytes(b"no picture")
+    (train / "red" / ".DS_Store").touch()
+    images = starter.load_images(train, 32, 2).dataset
+    assert images.classes == ["blue", "red"]
+    assert [Path(path).name for path, _ in images.samples] == ["0.png", "1.png"] * 2
+    assert capsys.readouterr().out == ""
 
 
 def test_weights_that_cannot_be_downloaded(
