@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from course_lib.errors import CourseError
 from course_lib.images import cache as cache_module
-from course_lib.images.cache import RowWriter, default_cache
+from course_lib.images.cache import RowWriter, built_once, default_cache
 
 
 def test_rows_written_one_by_one_are_a_plain_npy_file(tmp_path: Path) -> None:
@@ -52,3 +55,17 @@ def test_default_cache(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with monkeypatch.context() as patch:
         found = chosen(patch)
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [(errno.ENOSPC, "make room or name another folder"), (errno.EACCES, "): name another folder")],
+)
+def test_room_is_asked_for_only_on_a_full_disk(tmp_path: Path, code: int, mend: str) -> None:
+    def build(aside: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(CourseError) as caught:
+        built_once(tmp_path / "x", np.load, build, family="x", needs=0, progress=False)
+    assert f"could not be written ({os.strerror(code)}" in str(caught.value)
+    assert mend in str(caught.value)

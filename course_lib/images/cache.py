@@ -7,6 +7,7 @@ name behind, which the next builder removes.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -22,6 +23,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from course_lib.errors import CourseError
 
 ENVIRONMENT_VARIABLE = "PRUNING_RESNETS_CACHE"
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or one's share of it
 T = TypeVar("T")
 
 
@@ -114,9 +116,10 @@ def built_once(
                 found = opened(target)
             return found
     except OSError as error:
+        room = "make room or " if error.errno in FULL else ""
         raise CourseError(
             f"The cache folder {target.parent} could not be written"
-            f" ({error.strerror or error}): make room or name another folder"
+            f" ({error.strerror or error}): {room}name another folder"
             f" with the environment variable {ENVIRONMENT_VARIABLE}."
         ) from error
 
@@ -147,7 +150,8 @@ def _build_aside(target: Path, aside: Path, build: Callable[[Path], None], needs
     shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
     free = shutil.disk_usage(target.parent).free
     if free < needs:
-        raise OSError(f"{needs / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free")
+        lacking = f"{needs / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free"
+        raise OSError(errno.ENOSPC, lacking)
     aside.mkdir()
     try:
         build(aside)
