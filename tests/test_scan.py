@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,17 @@ LAYOUTS: dict[str, tuple[dict[str, int], dict[str, list[int]], str]] = {
         "test is cut from val",
     ),
     "unpacked, one tree": ({"one/two": 20}, {"train": [14, 14]}, "two is the only folder in"),
+    "validate": (
+        {"train": 10, "validate": 4, "test": 2},
+        {"train": [10, 10], "val": [4, 4], "test": [2, 2]},
+        "",
+    ),
+    "dev": (
+        {"train": 10, "dev": 4, "test": 2},
+        {"train": [10, 10], "val": [4, 4], "test": [2, 2]},
+        "dev counts as val.",
+    ),
+    "evaluation": ({"train": 9, "evaluation": 4}, {"val": [2, 2]}, "evaluation counts as val."),
     "unpacked twice": (
         {"training_set/training_set": 20, "test_set/test_set": 2},
         {"train": [17, 17], "test": [2, 2]},
@@ -59,6 +72,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     "names",
     [
         *[("seg_train", "seg_test"), ("val", "test"), ("my val", "train")],
+        *[("train", "holdout"), ("dev", "eval"), ("fold1", "fold2_eval")],
         ("seg_train/seg_train", "seg_test/seg_test"),
     ],
 )
@@ -67,6 +81,108 @@ def test_parts_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, str])
         fill(tmp_path / "in" / name, {"cats": 5, "dogs": 5}, start=100 * i)
     message = raises(tmp_path / "in")
     assert "both hold a folder cats" in message and "name them train, val and test" in message
+
+
+@pytest.mark.parametrize("names", [("tr", "va", "te"), ("fold1", "fold2", "fold3")])
+def test_parts_with_other_names_get_a_note(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for i, name in enumerate(names):
+        fill(tmp_path / "in" / name, {"cats": 5, "dogs": 5}, start=100 * i)
+    scan = scan_folder(tmp_path / "in")
+    assert scan.classes == tuple(sorted(names))
+    assert scan.notes == (
+        f"The classes {', '.join(sorted(names))} hold the same folders (cats, dogs): if those are"
+        " the classes, make train, val and test folders of them.",
+    )
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        {"cat": ["2022", "2023"], "dog": ["2022", "2024"]},  # not all the same
+        {"cat": ["images"], "dog": ["images"]},  # one folder alone can't be the classes
+    ],
+)
+def test_folders_inside_the_classes_need_no_note(
+    tmp_path: Path, inside: dict[str, list[str]]
+) -> None:
+    for i, (name, folders) in enumerate(inside.items()):
+        fill(tmp_path / "in" / name, dict.fromkeys(folders, 3), start=100 * i)
+    assert scan_folder(tmp_path / "in").notes == ()
+
+
+def test_a_division_inside_the_classes_is_not_ignored(tmp_path: Path) -> None:
+    for i, name in enumerate(("cat", "dog")):
+        fill(tmp_path / "in" / name, {"test": 2, "train": 5}, start=100 * i)
+    assert raises(tmp_path / "in") == (
+        f"The folders test and train lie inside the classes of {tmp_path / 'in'}: put them"
+        " outside, as test/cat and train/cat."
+    )
+
+
+def test_two_that_could_be_val(tmp_path: Path) -> None:
+    """One that is called val comes first; what is left out is named, and refused with images."""
+    for part, start in (("train", 0), ("val", 100), ("test", 200)):
+        fill(tmp_path / "in" / part, {"cat": 3, "dog": 3}, start=start)
+    (tmp_path / "in" / "dev" / "tools").mkdir(parents=True)
+    assert scan_folder(tmp_path / "in").notes == ("Left out beside train and val and test: dev.",)
+    fill(tmp_path / "in" / "dev", {"cat": 3, "dog": 3}, start=300)
+    assert raises(tmp_path / "in") == (
+        f"dev in {tmp_path / 'in'} would be left out, but holds the same folders (cat, dog) as"
+        " train and val and test: merge it with one of them or take it out."
+    )
+
+
+def test_a_folder_of_the_same_classes_is_not_left_out(tmp_path: Path) -> None:
+    for part, start in (("train", 0), ("test", 100), ("holdout", 200)):
+        fill(tmp_path / "in" / part, {"cat": 3, "dog": 3}, start=start)
+    assert "holdout in" in raises(tmp_path / "in")
+
+
+def test_what_is_left_out_need_not_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, start in (("train", 0), ("val", 100), ("test", 200)):
+        fill(tmp_path / "in" / part, {"cat": 3, "dog": 3}, start=start)
+    (tmp_path / "in" / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refusing(folder: str | Path) -> object:
+        if Path(folder).name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert scan_folder(tmp_path / "in").notes[0].endswith("test: lost+found.")
+
+
+def test_a_class_folder_that_cannot_be_entered_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a folder (mode 644) can be listed, but what lies in it not be looked at."""
+    root = fill(tmp_path / "in", {"cat": 3, "dog": 3})
+    scandir = os.scandir
+
+    class Entry:
+        """An entry of such a folder; os.DirEntry can't be subclassed."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path = entry.name, entry.path
+            self.is_dir, self.is_file = entry.is_dir, entry.is_file
+            self.is_symlink = entry.is_symlink
+
+        def stat(self) -> object:
+            raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    @contextmanager
+    def listing_only(folder: str | Path) -> Iterator[object]:
+        with scandir(folder) as entries:
+            yield map(Entry, entries) if Path(folder).name == "dog" else entries
+
+    monkeypatch.setattr(os, "scandir", listing_only)
+    assert raises(root) == (
+        f"The folder {root / 'dog'} can't be read (Permission denied): change its permissions"
+        " or take it out."
+    )
 
 
 def test_a_class_that_alone_has_test_images_is_not_looked_into(tmp_path: Path) -> None:
@@ -166,6 +282,14 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["holds no images"],
     ),
     "loose images": (lambda root: draw(root / "1.png", 1, 1), ["loose images", "DIR/red/photo"]),
+    "one folder and a list": (
+        lambda root: [fill(root, {"images": 5}), (root / "labels.csv").write_text("1.png,cat")],
+        ["only one class, 'images'", "labels.csv isn't read: sort the images into a folder per"],
+    ),
+    "a list of loose images": (
+        lambda root: [draw(root / "1.png", 1, 1), (root / "Labels.CSV").write_text("1.png,cat")],
+        ["loose images", "Labels.CSV isn't read: sort the images into a folder per class."],
+    ),
     "one class": (only({"a": 5}), ["only one class, 'a'"]),
     "one class, below": (trees(a={"old": 5}), ["only one class, 'old'"]),
     "an empty class": (

@@ -2,29 +2,19 @@
 
 Two layouts are understood: `DIR/<class>/…/image.jpg`, which is divided into parts later, and the
 same below `DIR/train`, `DIR/val` and `DIR/test`, of which train and one of the others must exist.
-Where an archive was unpacked to a folder in a folder, as in DIR/train/train, the inner one counts.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from course_lib.errors import CourseError
+from course_lib.images.layout import PARTS, entries_of, find_trees, is_image, named, unreadable
 
-PARTS = ("train", "val", "test")
-# train, training, train_set, "Training Data", valid, validation-images, …
-PART_OF_FOLDER = re.compile(
-    r"(?P<part>train|val|test)(?:ing|id|idation)?(?:[ _-]?(?:set|data|images))?", re.IGNORECASE
-)
-LIKE_A_PART = re.compile(r"(^|[^a-z])(train|val|test)", re.IGNORECASE)
-JPEG_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif"}
-OTHER_ENDINGS = {".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".tga", ".avif"}
-ENDINGS = frozenset(JPEG_ENDINGS | OTHER_ENDINGS)
 LAYOUT = "expected is one sub-folder of images per class, such as DIR/red/photo.jpg"
 
 
@@ -67,7 +57,7 @@ def scan_folder(folder: str | Path) -> Scan:
     if not root.is_dir():
         raise CourseError(f"{root} is a file, not a folder (unpack an archive first): {LAYOUT}.")
     root = root.resolve()
-    trees, notes = _trees(root)
+    trees, notes = find_trees(root)
     files: list[ImageFile] = []
     skipped: list[str] = []
     for tree, place in trees.items():
@@ -115,88 +105,6 @@ def require_enough(scan: Scan, have: Mapping[tuple[str, str], int]) -> None:
                 )
 
 
-def named(items: Sequence[str], most: int = 5) -> str:
-    """Return the first few items as text, and how many more there are."""
-    # Names that aren't valid text (odd bytes on Linux) must not stop a report from being written.
-    shown = ", ".join(items[:most]).encode("utf-8", "replace").decode()
-    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _trees(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return tree → path, or {"": path} where the folder isn't divided yet; and notes."""
-    found: dict[str, Path] = {}
-    others = []
-    for entry in _entries(root):
-        named_so = PART_OF_FOLDER.fullmatch(entry.name)
-        if not entry.is_dir():
-            continue
-        if named_so is None:
-            others.append(entry.name)
-        elif (part := named_so["part"].lower()) in found:
-            raise CourseError(
-                f"{root} has two folders for {part}, {found[part].name} and {entry.name}:"
-                " merge them or rename one."
-            )
-        else:
-            found[part] = root / entry.name
-    if "train" in found and len(found) > 1:
-        notes = [f"Left out beside {' and '.join(found)}: {named(others)}."] if others else []
-        for part in PARTS:
-            if part not in found:
-                source = "train" if part == "val" else "val"
-                notes.append(f"There is no folder {part}: {part} is cut from {source}.")
-        return {part: _same_inside(found[part]) for part in PARTS if part in found}, notes
-    if found.keys() == {"train"} and not others:
-        trees, notes = _trees(_same_inside(found["train"]))  # "Training Data" may hold all parts
-        cut = "There is only train: val and test are cut from it."
-        return trees, notes if "train" in trees else [cut, *notes]
-    inner = _inner(root)
-    if inner != root:
-        trees, notes = _trees(inner)
-        return trees, [f"{inner.name} is the only folder in {root}: its folders count.", *notes]
-    _refuse_parts_as_classes(root)
-    return {"": root}, []
-
-
-def _inner(folder: Path) -> Path:
-    """The only folder in this one, if that holds folders and no images; else this one."""
-    folders = [entry for entry in _entries(folder) if entry.is_dir()]
-    if len(folders) != 1:
-        return folder
-    entries = _entries(folders[0].path)
-    nested = any(entry.is_dir() for entry in entries)
-    loose = any(_is_image(entry.name) for entry in entries)
-    return Path(folders[0].path) if nested and not loose else folder
-
-
-def _same_inside(folder: Path) -> Path:
-    """DIR/train/train, where there is no more in DIR/train; else DIR/train."""
-    inner = _inner(folder)
-    return inner if inner.name == folder.name else folder
-
-
-def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in ENDINGS
-
-
-def _refuse_parts_as_classes(root: Path) -> None:
-    """Raise CourseError for parts whose names aren't understood, such as seg_train and seg_test: a
-    network would learn to tell the parts of a data set from each other.
-    """
-    owner: dict[str, str] = {}
-    for entry in _entries(root):
-        if not entry.is_dir() or not LIKE_A_PART.search(entry.name):
-            continue
-        for inner in filter(os.DirEntry.is_dir, _entries(_same_inside(Path(entry.path)))):
-            first = owner.setdefault(inner.name, entry.name)
-            if first != entry.name:
-                raise CourseError(
-                    f"{first} and {entry.name} in {root} both hold a folder {inner.name}, so they "
-                    "look like parts, not like classes: name them train, val and test (train and "
-                    "one more at least)."
-                )
-
-
 def _shares(trees: tuple[str, ...]) -> dict[str, dict[str, float]]:
     if trees == ("",):
         return {"": {"train": 0.70, "val": 0.15, "test": 0.15}}
@@ -209,7 +117,7 @@ def _shares(trees: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 def _tree_files(root: Path, tree: str, place: Path, skipped: list[str]) -> list[ImageFile]:
     files = []
-    for entry in _entries(place):
+    for entry in entries_of(place):
         if not entry.is_dir():
             skipped.append(_below(root, entry.path))
             continue
@@ -217,8 +125,11 @@ def _tree_files(root: Path, tree: str, place: Path, skipped: list[str]) -> list[
         seen = {os.path.realpath(root), os.path.realpath(place)}
         for file in _walk(entry.path, seen):
             path = _below(root, file.path)
-            if _is_image(file.name):
-                stat = file.stat()
+            if is_image(file.name):
+                try:
+                    stat = file.stat()
+                except PermissionError as error:  # the folder may be listed, but not entered
+                    raise unreadable(os.path.dirname(file.path), error) from error
                 files.append(ImageFile(path, tree, entry.name, stat.st_size, stat.st_mtime_ns))
             else:
                 skipped.append(path)
@@ -230,28 +141,11 @@ def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry[str]]:
     if real in seen:
         return
     seen.add(real)
-    for entry in _entries(folder):
+    for entry in entries_of(folder):
         if entry.is_dir():
             yield from _walk(entry.path, seen)
         elif entry.is_file():
             yield entry
-
-
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name, without hidden ones and links that lead nowhere."""
-    try:
-        with os.scandir(folder) as entries:
-            kept = [e for e in entries if not e.name.startswith((".", "__MACOSX", "@eaDir"))]
-    except OSError as error:
-        raise CourseError(
-            f"The folder {folder} can't be read ({error.strerror}): change its permissions"
-            " or take it out."
-        ) from error
-    return sorted((entry for entry in kept if _leads_somewhere(entry)), key=lambda e: e.name)
-
-
-def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
-    return not entry.is_symlink() or os.path.exists(entry.path)
 
 
 def _below(root: Path, path: str) -> str:
@@ -263,12 +157,13 @@ def _classes(
 ) -> tuple[str, ...]:
     """The class names, sorted; raises CourseError where they can't be told."""
     first = next(iter(trees.values()))
+    csv = _unread_list(root, first)
     if not files:
-        loose = [path for path in skipped if _is_image(path)]
+        loose = [path for path in skipped if is_image(path)]
         what = "has loose images, not sorted into classes" if loose else "holds no images"
-        raise CourseError(f"{first} {what}: {LAYOUT}.")
+        raise CourseError(f"{first} {what}: {LAYOUT}.{csv}")
     loops = {os.path.realpath(root), os.path.realpath(first)}
-    folders = [entry for entry in _entries(first) if entry.is_dir()]
+    folders = [entry for entry in entries_of(first) if entry.is_dir()]
     classes = sorted(e.name for e in folders if os.path.realpath(e.path) not in loops)
     strangers = sorted({file.class_name for file in files} - set(classes))
     if strangers:
@@ -277,5 +172,14 @@ def _classes(
             " add some there or take the class's folder out."
         )
     if len(classes) < 2:
-        raise CourseError(f"{first} has only one class, {classes[0]!r}: {LAYOUT}, for two or more.")
+        one = f"{first} has only one class, {classes[0]!r}"
+        raise CourseError(f"{one}: {LAYOUT}, for two or more.{csv}")
     return tuple(classes)
+
+
+def _unread_list(*folders: Path) -> str:
+    """A sentence about the first .csv file: many data sets come with their classes in one."""
+    for entry in (entry for folder in folders for entry in entries_of(folder)):
+        if entry.name.lower().endswith(".csv"):
+            return f" {entry.name} isn't read: sort the images into a folder per class."
+    return ""
