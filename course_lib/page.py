@@ -26,7 +26,8 @@ MOST_EXAMPLES = 6  # images shown of each kind of changed answer
 MOST_MISTAKES = 20  # shown where there are too many classes for a matrix
 DARKEST = 0.5  # of a shaded cell: its number stays readable, in dark mode too
 CAPTIONS = {
-    "accuracy": "The article's figure 6: accuracy falls with each surgery and is trained back.",
+    "accuracy": "The article's figure 6: accuracy right after each surgery and after its"
+    " fine-tuning.",
     "size": "The article's figure 7: what is left of the network after each round.",
     "throughput": "The article's figure 8: images per second of each round's network, all timed"
     " in turn at the end, batch norm folded into the convolutions.",
@@ -136,9 +137,10 @@ def _comparison(summary: Record) -> Section:
         points = 100 * (final[key] - full[key])
         rows.append([name, f"{full[key]:.2%}", f"{final[key]:.2%}", f"{points:+.2f} points"])
     columns = ("Measured", "Full network", "Pruned network", "Pruned against full")
+    gate = " that passed the gate" if summary["config"]["gate"] else ""
     return [
         element("h2", "Full against pruned"),
-        table("The full network and the last one that passed the gate", columns, rows),
+        table(f"The full network and the last one{gate}", columns, rows),
         element(
             "p",
             "Balanced accuracy is the mean of the accuracies of the classes, so that a small class"

@@ -180,6 +180,13 @@ def test_any_text_comes_back(text):
     assert escape(escape(text)) == escape(text)
 
 
+def test_a_gate_is_told_of_only_where_there_was_one(run, page):
+    assert "The full network and the last one" in page.text("caption")
+    with_gate = {**run["summary"], "config": {**run["summary"]["config"], "gate": True}}
+    captions = again(run, summary=with_gate).text("caption")
+    assert "The full network and the last one that passed the gate" in captions
+
+
 def test_the_tables_hold_the_measured_numbers(run, page):
     source, summary = page.source, run["summary"]
     for name in ("full", "final"):

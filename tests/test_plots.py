@@ -93,6 +93,14 @@ def test_accuracy_marks_each_pruning_moment_once() -> None:
     assert [np.asarray(item.get_xdata())[0] for item in upright] == [50, 70, 90]
 
 
+def test_a_run_of_a_few_batches_has_whole_ones_on_its_axis() -> None:
+    curve = [{"batches": n, "accuracy": 0.5} for n in (4, 5)]
+    figure = plots.accuracy_figure(curve, [dict(HISTORY[0], batches=4)])
+    figure.draw_without_rendering()
+    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert {"4", "5"} <= set(labels) and len(set(labels)) == len(labels)
+
+
 @pytest.mark.parametrize("last", [25, 425])
 def test_numbers_of_short_rounds_do_not_touch(last: int) -> None:
     """Sixteen rounds of 25 batches after 450; the last one may be longer."""

@@ -35,6 +35,8 @@ def accuracy_figure(curve: Sequence[Record], history: Sequence[Record]) -> Figur
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    # As by default, but in whole batches, for a run of a few.
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     if curve:
         axes.plot(
             *_columns(curve, "batches", "accuracy"), color=BLUE, lw=1.4, label="during training"
