@@ -21,11 +21,13 @@ WORKERS := logical
 XDIST := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run doctor test test-all lab notebooks site bundle handout clean
+.PHONY: help setup run doctor test test-all lab notebooks site bundle handout clean \
+  with-tests
 
 help:  ## list the targets
 	@echo "Pruning ResNets"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	@sed -n $(if $(wildcard tests/.),,-e '/: with-tests /d') \
+	  -e 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 	  awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
 	@echo "Another Python: make run PYTHON=python3.12"
 
@@ -39,16 +41,16 @@ run: $(READY)  ## train, prune and report on generated data (PRESET, DATA, OUT, 
 doctor: $(READY)  ## check that this machine has what the course needs
 	@$(BIN)/python -m course_lib doctor
 
-test: $(READY)  ## every test but the slow ones (ARGS go to pytest)
+test: with-tests $(READY)  ## every test but the slow ones (ARGS go to pytest)
 	$(BIN)/python -m pytest $(XDIST) $(ARGS)
 
-test-all: $(READY)  ## the slow tests and thousands of property cases too
+test-all: with-tests $(READY)  ## the slow tests and thousands of property cases too
 	$(BIN)/python -m pytest $(XDIST) -m "" --hypothesis-profile=thousands $(ARGS)
 
 lab: $(READY)  ## JupyterLab with the notebooks (ARGS go to it: --allow-root in a container)
 	$(BIN)/python -m jupyter lab $(firstword $(wildcard notebooks/00_start_here.ipynb) .) $(ARGS)
 
-notebooks: $(READY)  ## run every notebook again and keep what changed (ARGS: --all, or some of them)
+notebooks: with-tests $(READY)  ## run every notebook again and keep what changed (ARGS: --all, or some of them)
 	$(BIN)/python tests/rerun.py $(ARGS)
 
 site: $(READY)  ## the course as pages for a browser, in build/site (no script, no network)
@@ -62,12 +64,16 @@ bundle: $(READY)  ## what a room without internet needs (PLATFORM: linux macos w
 	$(BIN)/python docs/bundle/build.py $(if $(PLATFORM),--platform $(PLATFORM)) \
 	  $(if $(PYTHON_VERSION),--python-version $(PYTHON_VERSION)) $(ARGS)
 
-handout: $(READY)  ## the copies to hand out, without solutions and with them, in build/handout
+handout: with-tests $(READY)  ## the copies to hand out, without solutions and with them, in build/handout
 	$(BIN)/python tests/handout.py $(ARGS)
 
 clean:  ## remove the environment, build/ and the tools' caches; runs/ and data/ stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find course_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Copies that are handed out have no tests; this is said before anything is installed.
+with-tests:
+	@test -d tests || { echo "This copy has no tests." >&2; exit 2; }
 
 # The stamp: as long as it is newer than the pins, nothing is installed again.
 CHECK := import sys; sys.exit(sys.version_info < (3, 11))

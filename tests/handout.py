@@ -30,6 +30,9 @@ FOR_LEARNERS = """
 > This is a copy for a class: `make lab`, `make run`, `make doctor` and `make bundle` work in it.
 > Tests, the pages of `make site`, handouts and the notes for teachers are in the whole course.
 """
+# The copies have no tests: a command of the README that needs them would only fail.
+NEEDS_TESTS = re.compile(r"^(make test\b|.*python -m pytest|\| `(handout|tests/)` \|).*\n", re.M)
+SETTINGS_OF_TESTS = re.compile(r"^\[tool\.pytest\..*?(?=^\[|\Z)", re.DOTALL | re.MULTILINE)
 LINK_FOR_TEACHERS = re.compile(r"\[([^]]*)\]\(docs/teaching\.md\)")
 SOLUTION = re.compile(r'<details id="solution-[\d.]+">.*?</details>', re.DOTALL)
 
@@ -81,13 +84,17 @@ def write(out: Path, kind: str) -> Path:
             shutil.copytree(there, folder / name, ignore=left_out)
         else:
             shutil.copy(there, folder)
+    if (project := folder / "pyproject.toml").exists():
+        # Or `python -m pytest` would run the notebooks against outputs that aren't there.
+        text = SETTINGS_OF_TESTS.sub("", project.read_text(encoding="utf-8"))
+        project.write_text(text.rstrip() + "\n", encoding="utf-8")
     for path in course.NOTEBOOKS:
         nbformat.write(COPIES[kind](course.read(path)), folder / "notebooks" / path.name)
     if kind == "learner":
         readme = folder / "README.md"
         title, rest = readme.read_text(encoding="utf-8").split("\n", 1)
         text = LINK_FOR_TEACHERS.sub(r"\1", f"{title}\n{FOR_LEARNERS}{rest}")
-        readme.write_text(text, encoding="utf-8")
+        readme.write_text(NEEDS_TESTS.sub("", text), encoding="utf-8")
     shutil.make_archive(str(folder), "zip", out, kind)
     return folder
 

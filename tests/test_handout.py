@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -206,5 +209,18 @@ def test_the_learners_readme_promises_what_is_there(out: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)[^):]*\)", readme)
     assert links and [link for link in links if not (out / "learner" / link).exists()] == []
     assert "docs/teaching.md" in readme, "as text"
+    assert "pytest\n" not in readme and "make test" not in readme and "`tests/`" not in readme
+    assert "make run     #" in readme and "`.venv/bin/python" in readme, "the rest is there"
     whole = (out / "teacher" / "README.md").read_text(encoding="utf-8")
     assert whole == (course.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", handout.COPIES)
+def test_pytest_finds_nothing_to_fail_in_a_copy(kind: str, out: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=out / kind, capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
+    project = tomllib.loads((out / kind / "pyproject.toml").read_text(encoding="utf-8"))
+    whole = tomllib.loads((course.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    del whole["tool"]["pytest"]
+    assert project == whole

@@ -58,7 +58,8 @@ def pins() -> dict[str, str]:
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+    found = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+    return found - {"with-tests"}  # which others need; nobody gives it
 
 
 # ---- versions
@@ -213,6 +214,7 @@ def copy(tmp_path: Path) -> Path:
     """The files that set-up reads, beside a python3 that only writes down how it was called."""
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "tests").mkdir()
     stub(tmp_path / "python3", version_check=0)
     return tmp_path
 
@@ -310,6 +312,18 @@ def test_a_failed_installation_is_tried_again(copy: Path) -> None:
 def test_help_is_the_default_and_lists_every_target() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^  make ([a-z-]+)", listed, re.MULTILINE)) == targets()
+
+
+@needs_make
+def test_a_copy_without_tests_says_so(copy: Path) -> None:
+    (copy / "tests").rmdir()
+    listed = make(copy, "help")[0].stdout
+    for target in ("test", "test-all", "notebooks", "handout"):
+        done, calls = make(copy, target)
+        assert done.returncode == 2 and calls == []
+        assert done.stderr.startswith("This copy has no tests.\n")
+        assert f"  make {target} " not in listed
+    assert "  make lab " in listed and "  make bundle " in listed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no executable bit")
