@@ -59,6 +59,7 @@ def examine() -> list[Check]:
     versions, lowest = machine.installed(packages), machine.lower_bounds()
     here = Path.cwd()
     return [
+        *check_environment(Path(__file__).resolve().parent.parent),
         check_python(sys.version_info[:3]),
         *check_packages({name: versions[name] for name in PACKAGES}, lowest, found),
         check_devices(found),
@@ -103,6 +104,19 @@ def check_python(version: Sequence[int]) -> Check:
         fix = f"if something fails, use Python {'.'.join(map(str, NEWEST_TESTED))}"
         return Check("python", WARNING, f"{text} is newer than what the course is tested on", fix)
     return Check("python", OK, text)
+
+
+def check_environment(checkout: Path) -> list[Check]:
+    """Whether another Python runs than the one that the course was installed for by make."""
+    venv = checkout / ".venv"
+    pythons = [venv / "bin" / "python", venv / "Scripts" / "python.exe"]
+    there = next((path for path in pythons if path.exists()), None)
+    if there is None or Path(sys.prefix).resolve() == venv.resolve():
+        return []
+    short = there.relative_to(checkout) if Path.cwd() == checkout else there
+    what = f"This is {sys.executable}; the course is installed in .venv"
+    command = machine.quoted([str(short), "-m", "course_lib", "doctor"])
+    return [Check("environment", WARNING, what, f"use {command}")]
 
 
 def check_packages(

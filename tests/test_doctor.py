@@ -50,6 +50,31 @@ def test_python(version, verdict) -> None:
     assert check.verdict == verdict and (verdict == OK) == (check.fix == "")
 
 
+def test_another_python_than_the_courses_is_told_first(tmp_path, monkeypatch) -> None:
+    assert doctor.check_environment(tmp_path) == []
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    command = f"use {machine.quoted([str(python), '-m', 'course_lib', 'doctor'])}"
+    what = "This is /usr/bin/python3; the course is installed in .venv"
+    assert doctor.check_environment(tmp_path) == [
+        doctor.Check("environment", WARNING, what, command)
+    ]
+    monkeypatch.chdir(tmp_path)
+    python = Path(".venv", "bin", "python")
+    assert doctor.check_environment(tmp_path)[0].fix == f"use {python} -m course_lib doctor"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert doctor.check_environment(tmp_path) == []
+
+
+def test_the_environment_is_looked_at_first(monkeypatch) -> None:
+    first = doctor.Check("environment", WARNING, "another")
+    monkeypatch.setattr(doctor, "check_environment", lambda checkout: [first])
+    monkeypatch.setattr(machine, "probe", lambda names: {"crash": "not looked"})
+    assert doctor.examine()[0] == first
+
+
 @pytest.mark.parametrize(
     ("versions", "found", "name", "words"),
     [
