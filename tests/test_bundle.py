@@ -81,6 +81,8 @@ def test_what_is_in_it(root: Path, tmp_path: Path, no_pip: list[list[str]]) -> N
     assert "| wheels/, files: 1 | 1.5 MB |" in readme and "@" not in readme
     assert b"'3.11 3.12'.split())\"\r\n" in (out / "install.cmd").read_bytes()
     assert b"\r" not in (out / "install.sh").read_bytes()
+    assert "    .\\install.cmd  " in readme, "PowerShell starts nothing of this folder without .\\"
+    assert b"Python is missing: install Python 3.11 3.12 from" in (out / "install.cmd").read_bytes()
     assert len(no_pip) == 4
 
 
