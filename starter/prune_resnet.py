@@ -146,10 +146,12 @@ def load_images(part: Path, size: int, batch_size: int) -> DataLoader:
     steps = models.ResNet18_Weights.DEFAULT.transforms(crop_size=size, resize_size=size)
     if training:
         steps = v2.Compose([v2.RandomResizedCrop(size, (0.6, 1)), v2.RandomHorizontalFlip(), steps])
+    for link in filter(Path.is_symlink, part.rglob("*")):  # or it is followed, round and round
+        if link.parent.resolve().is_relative_to(os.path.realpath(link)):
+            raise ValueError(f"{link} leads back to where it lies: take the link out.")
     ours = [str(p) for p in part.glob("*/**/*") if p.is_file() and meant(p.relative_to(part))]
     if rest := [path for path in ours if not path.lower().endswith(ENDINGS)]:
-        names = ", ".join(rest[:5]) + ", …" * (len(rest) > 5)
-        print(f"Passed over, having no image's ending: {names} ({len(rest)} in all).")
+        print(f"Passed over, having no image's ending: {', '.join(rest[:5])} ({len(rest)} in all).")
 
     def wanted(path: str) -> bool:
         return path.lower().endswith(ENDINGS) and meant(Path(path).relative_to(part))

@@ -322,11 +322,36 @@ def test_ctrl_c_ends_in_a_sentence_and_status_130(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
-def test_a_link_that_goes_round_is_refused(tmp_path: Path, starter: ModuleType) -> None:
+@pytest.mark.parametrize("target", ["..", ".", "../.."])
+def test_a_link_that_goes_round_is_refused(
+    target: str, tmp_path: Path, starter: ModuleType
+) -> None:
+    """Before it is followed: two of them double the paths with every turn."""
     train = folder(tmp_path / "photos", images=1) / "train"
-    (train / "red" / "loop").symlink_to("..", target_is_directory=True)
+    for name in ("blue", "red"):
+        (train / name / "loop").symlink_to(target, target_is_directory=True)
+    with pytest.raises(ValueError, match=r"loop leads back to where it lies: take the link out"):
+        starter.load_images(train, 32, 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+@pytest.mark.parametrize("target", ["../blue", "../blue/0.png"])
+def test_a_file_that_a_link_gives_twice_is_refused(
+    target: str, tmp_path: Path, starter: ModuleType
+) -> None:
+    train = folder(tmp_path / "photos", images=1) / "train"
+    (train / "red" / "link.png").symlink_to(target)
     with pytest.raises(ValueError, match="train holds a file twice, by a link: take the link out"):
         starter.load_images(train, 32, 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_to_elsewhere_are_followed(tmp_path: Path, starter: ModuleType) -> None:
+    train = folder(tmp_path / "photos", images=1) / "train"
+    (train / "red").rename(tmp_path / "elsewhere")
+    (train / "red").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (train / "blue" / "round").symlink_to("round")  # leads nowhere
+    assert len(starter.load_images(train, 32, 2).dataset) == 2
 
 
 def test_what_is_no_picture_is_passed_over_with_a_word(
@@ -340,7 +365,7 @@ def test_what_is_no_picture_is_passed_over_with_a_word(
     assert len(starter.load_images(train, 32, 2).dataset) == 4
     said = capsys.readouterr().out
     assert said.startswith("Passed over, having no image's ending: ")
-    assert said.endswith(", … (6 in all).\n")
+    assert said.endswith(" (6 in all).\n") and said.count(", ") == 5  # five names
     for part in ("red", "blue"):
         for path in (train / part).glob("*.png"):
             path.unlink()
