@@ -85,6 +85,12 @@ def tensors(given: Any, expected: Any) -> str | None:
         return (
             f"It gives numbers of {given.dtype} where indices are expected: those are torch.int64."
         )
+    floats = isinstance(expected, Tensor) and expected.dtype == torch.float32
+    if floats and isinstance(given, Tensor) and given.dtype != expected.dtype:
+        return (
+            f"It gives numbers of {given.dtype}, and the notebook goes on in {expected.dtype}:"
+            f" add .to({expected.dtype}) at the end."
+        )
     if isinstance(expected, tuple):
         if isinstance(given, Tensor | np.ndarray):
             count = len(expected)
@@ -98,6 +104,8 @@ def tensors(given: Any, expected: Any) -> str | None:
 
 def whole(given: Any, expected: Any) -> str | None:
     """As `difference`, but no 36.0 for 36, in a list either: the notebook goes on with counts."""
+    if isinstance(given, Tensor | np.ndarray) and isinstance(expected, list | tuple):
+        return "It gives a table where a list is expected: use .tolist()."
     if isinstance(expected, list | tuple) and isinstance(given, list | tuple):
         return _in_order(given, expected, whole)
     if isinstance(given, float) or (isinstance(given, Tensor) and given.is_floating_point()):

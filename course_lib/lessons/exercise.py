@@ -21,7 +21,7 @@ Status = Literal["passed", "not attempted", "not yet"]
 Case = tuple[Any, ...]
 
 
-def _call(answer: Callable[..., Any], case: Case) -> Any:
+def call(answer: Callable[..., Any], case: Case) -> Any:
     """The result. Raises ValueError if what was given was changed, which later cells would meet."""
     tensors = [(part, part.clone()) for part in _parts(case) if isinstance(part, Tensor)]
     others = [(part, _items(part)) for part in _parts(case) if not isinstance(part, Tensor)]
@@ -76,7 +76,7 @@ class Exercise:
     cases: Callable[[], Iterable[Case]]
     mistakes: tuple[Mistake, ...]
     praise: str = ""
-    use: Callable[[Callable[..., Any], Case], Any] = _call
+    use: Callable[[Callable[..., Any], Case], Any] = call
     compare: Callable[[Any, Any], str | None] = difference
     handed_out: Mistake | None = None
 

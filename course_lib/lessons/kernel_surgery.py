@@ -221,6 +221,11 @@ KEEP_LARGEST = Exercise(
             "Both paths agree, but on the shortcut's choice: the filters of conv2 must decide.",
         ),
         Mistake(
+            answers.by_both,
+            "Both decide here: the sizes on the two paths are added up. Notebook 05 weighs such"
+            " scores; here the filters of conv2 decide alone.",
+        ),
+        Mistake(
             answers.first_on_shortcut,
             "The shortcut keeps its first channels: it has to keep the same ones as conv2.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from course_lib.lessons.compare import tensors
-from course_lib.lessons.exercise import Case, Exercise, Mistake
+from course_lib.lessons.exercise import Case, Exercise, Mistake, call
 
 
 def mean_squared_error(m: Any, b: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -43,6 +44,26 @@ def slope_through_origin(x: Tensor, y: Tensor) -> Tensor:
 def _line_cases() -> list[Case]:
     x, y = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 6.0])
     return [(2.0, 1.0, x, y), (-0.5, 3.0, torch.tensor([-1.0, 0.5, 4.0, 2.0]), torch.ones(4))]
+
+
+def _differentiable(answer: Callable[..., Any], case: Case) -> Any:
+    """The loss; notebook 01 goes on to differentiate it, so its record must be kept."""
+    m, b, x, y = case
+    loss = call(answer, case)
+    if isinstance(loss, Tensor):
+        m, b = torch.tensor(m, requires_grad=True), torch.tensor(b, requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, on float(): the sentence below says it
+            try:
+                kept = answer(m, b, x, y).requires_grad
+            except (RuntimeError, TypeError):
+                kept = False
+        if not kept:
+            raise ValueError(
+                "it leaves PyTorch on the way (NumPy, .item(), float() or torch.tensor(…)), and a"
+                " later cell differentiates it: compute with x and y as they are."
+            )
+    return loss
 
 
 def _error(m: Any, b: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -86,6 +107,7 @@ DESCENT = (
         title="the loss of a line",
         solution=mean_squared_error,
         cases=_line_cases,
+        use=_differentiable,
         compare=tensors,
         praise="A pair (m, b) has become one number that says how badly it fits.",
         mistakes=(

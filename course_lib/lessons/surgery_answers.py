@@ -260,6 +260,13 @@ def by_shortcut(block: Any, following: nn.Module, count: int) -> Any:
     return prune_conv2(block, following, largest(block.shortcut[0], count))
 
 
+def by_both(block: Any, following: nn.Module, count: int) -> Any:
+    """The sizes on both paths decide, added up."""
+    paths = (block.conv2, block.shortcut[0])
+    size: Any = sum(layer.weight.detach().abs().sum(dim=(1, 2, 3)) for layer in paths)
+    return prune_conv2(block, following, size.topk(count).indices.sort().values)
+
+
 def first_on_shortcut(block: Any, following: nn.Module, count: int) -> Any:
     """The shortcut keeps its first filters."""
     return _conv2(block, following, largest(block.conv2, count), torch.arange(count))

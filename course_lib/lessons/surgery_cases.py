@@ -59,8 +59,8 @@ def two_blocks() -> list[Case]:
 
 def two_blocks_and_count() -> list[Case]:
     """Two blocks in a row, whose two paths would choose differently, and how many stay."""
-    small = (_block(2, (2, 3), 4), _block(3, (2, 2), 5), 2)
-    return [small, (*two_blocks()[1][:2], 3)]
+    small = (_block(2, (2, 3), 0), _block(3, (2, 2), 5), 2)
+    return [small, (_block(5, (5, 5), 88), _block(5, (5, 5), 8), 3)]
 
 
 def values() -> list[Case]:

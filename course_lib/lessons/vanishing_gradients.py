@@ -56,7 +56,9 @@ def _layers() -> list[Case]:
         weight = torch.linspace(-0.6, 0.9, 9).view(3, 3).roll(number)
         x = torch.tanh((x if number else x.requires_grad_()) @ weight)
         found.append(x)
-    return [(x.square().sum(), found)]
+    images = torch.linspace(-1, 1, 16).view(2, 2, 2, 2).requires_grad_()  # as in the notebook
+    double = images * 2
+    return [(x.square().sum(), found), (double.square().sum(), [double])]
 
 
 def _backwards(answer: Callable[..., Any], case: Case) -> Any:
@@ -82,7 +84,12 @@ CHAIN = Exercise(
     id="03.1",
     title="The chain, backwards",
     solution=chain_signals,
-    cases=lambda: [([0.5], 1.0), ([0.5, 0.2], 2.0), ([0.5, -0.25, 3.0, 0.1], 0.8)],
+    cases=lambda: [
+        ([0.5], 1.0),
+        ([0.5, 0.2], 2.0),
+        ([0.5, -0.25, 3.0, 0.1], 0.8),
+        ([torch.tensor(0.5), torch.tensor(0.2)], torch.tensor(2.0)),  # as in the notebook
+    ],
     praise="One multiplication per layer, and each result is used again: this is backpropagation.",
     mistakes=(
         Mistake(
@@ -196,6 +203,7 @@ HE = Exercise(
         (torch.zeros(4, 2, 1, 1),),
         (torch.zeros(4, 3, 3, 3),),
         (torch.zeros(8, 8, 3, 3),),
+        (torch.zeros(4, 2, 1, 3),),
     ],
     praise="This is He et al.'s initialisation, in PyTorch: nn.init.kaiming_normal_.",
     mistakes=(
