@@ -33,6 +33,11 @@ def keep_largest(block, following, count):
 L1 = "conv2.abs().sum((1, 2, 3))"
 SIGNALS = "def signal_norms(loss, outputs):\n    found = torch.autograd.grad(loss, outputs)\n"
 SPREAD = "def he_std(weight):\n    return (2 / (weight.shape[1] * %s)) ** 0.5"
+GO_ON = """
+def prune_and_go_on(network, optimizer, groups, keep):
+    narrow = prune(network, groups, keep)
+    new = carry_optimizer(optimizer, network, narrow, groups, keep)
+"""
 
 WRONG = [
     ("01.1", LOSS + "    return torch.tensor(float(((m * x + b - y) ** 2).mean()))", LEAVES),
@@ -61,6 +66,12 @@ WRONG = [
     ("03.5", SPREAD % "weight.shape[2] ** 2", "The numbers differ."),
     ("04.6", KEEP.replace("SIZE", L1 + " + projection.abs().sum((1, 2, 3))"), "Both decide here"),
     ("04.6", KEEP.replace("SIZE", "(conv2**2).sum((1, 2, 3))"), "The numbers differ."),
+    (
+        "04.9",
+        GO_ON + "    optimizer.param_groups, optimizer.state = new.param_groups, new.state\n"
+        "    return narrow, optimizer",
+        "You moved the weights and their momentum into the optimiser that you were given",
+    ),
 ]
 RIGHT = [
     ("01.1", LOSS + "    return F.mse_loss(m * x + b, y)"),
@@ -72,6 +83,7 @@ RIGHT = [
     ("03.4", SIGNALS + "    return [(g**2).sum().sqrt().item() for g in found]"),
     ("03.5", SPREAD % "weight.shape[2] * weight.shape[3]"),
     ("04.6", KEEP.replace("SIZE", L1)),
+    ("04.9", GO_ON + "    return narrow, new"),
 ]
 
 

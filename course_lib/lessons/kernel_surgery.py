@@ -253,6 +253,11 @@ GO_ON = Exercise(
             "It learns, with an optimiser of other settings: it has no momentum at all.",
         ),
         Mistake(
+            answers.moved_into_old,
+            "You moved the weights and their momentum into the optimiser that you were given: the"
+            " wide network still needs it. Return the new one that carry_optimizer makes.",
+        ),
+        Mistake(
             answers.not_pruned,
             "This is the wide network: it goes on learning because nothing was removed.",
         ),

@@ -294,6 +294,13 @@ def fresh_optimizer(network: Any, optimizer: Any, groups: Any, keep: Any) -> Any
     return narrow, type(optimizer)(narrow.parameters(), **optimizer.defaults)
 
 
+def moved_into_old(network: Any, optimizer: Any, groups: Any, keep: Any) -> Any:
+    """The carried state in the old optimiser."""
+    narrow, carried = prune_and_go_on(network, optimizer, groups, keep)
+    optimizer.param_groups, optimizer.state = carried.param_groups, carried.state
+    return narrow, optimizer
+
+
 def without_momentum(network: Any, optimizer: Any, groups: Any, keep: Any) -> Any:
     """A new optimiser of other settings."""
     narrow = prune(network, groups, keep)

@@ -176,10 +176,12 @@ def trained_on(answer: Answer, case: Case) -> Any:
     x, truth = _noise(6, 1, 4, 4), torch.tensor([0, 1, 0, 1, 1, 0])
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)  # the notebook's
     _steps(network, optimizer, x, truth, 3)
+    held = list(network.parameters())
     result = answer(network, optimizer, find_groups(network, x[:1]), keep)
     if result is None:
         return None
     narrow, carried = result
+    still = [*map(id, optimizer.param_groups[0]["params"]), *map(id, optimizer.state)]
     before = narrow[0].weight.detach().clone()
     _steps(narrow, carried, x, truth, 2)
     after = narrow[0].weight.detach()
@@ -187,6 +189,7 @@ def trained_on(answer: Answer, case: Case) -> Any:
         "filters": len(after),
         "the weights move": not torch.equal(before, after),
         "middles of the filters": after[:, 0, 1, 1],
+        "the old optimiser is as it was": still == 2 * [id(parameter) for parameter in held],
     }
 
 
