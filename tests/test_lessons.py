@@ -156,6 +156,27 @@ def test_a_choice_is_one_of_those_named(guess: Any) -> None:
         WHICH.accept(guess)
 
 
+@pytest.mark.parametrize("typed", ["Wide", " wide ", "WIDE\n"])
+def test_a_choice_may_be_typed_in_other_letters(typed: str) -> None:
+    assert WHICH.accept(typed) == "wide"
+
+
+def test_a_mistyped_guess_is_told_so_and_takes_the_place_of_the_one_before(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prediction = predict("00.p1", 2)
+    prediction = predict("04.p2", 25)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed == (
+        "Prediction 04.p2 is a number from 0 to 1, not 25. Write 25 % as 0.25."
+        " Correct the cell, and run it again."
+    )
+    assert (prediction.question.id, prediction.guess) == ("04.p2", None)
+    assert progress.read() == {"00.p1": "passed"}, "what is no guess isn't noted"
+    predict("00.p1", 25)
+    assert "Write 25 %" not in capsys.readouterr().out
+
+
 def test_a_guess_is_a_line_like_no_other_with_its_name() -> None:
     for along, expected in (("y", ([0, 1], [0.4, 0.4])), ("x", ([0.4, 0.4], [0, 1]))):
         _, axes = blank("x", "y")

@@ -53,12 +53,17 @@ def choose(exercise: str, answer: Callable[..., Any]) -> Callable[..., Any]:
 def predict(question: str, guess: Any) -> Prediction:
     """Keep the learner's guess, so that it can be drawn on the figure with the answer.
 
-    Raises CourseError for a guess that can't be one, such as 80 where a share is asked for.
+    One that can't be a guess, such as 80 where a share is asked for, is told so and not kept. It
+    doesn't raise: `prediction` would go on holding the one before, of another question.
     """
     found = next((entry for entry in _questions(question) if entry.id == question), None)
     if found is None:
         raise CourseError(f"The course asks no question {question!r}: see the cell as it was.")
-    prediction = Prediction(found, found.accept(guess))
+    try:
+        prediction = Prediction(found, found.accept(guess))
+    except CourseError as error:
+        print(textwrap.fill(f"{error} Correct the cell, and run it again.", COLUMNS))
+        return Prediction(found, None)
     if prediction.guess is not None:
         progress.record(question, "passed")
     return prediction

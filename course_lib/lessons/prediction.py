@@ -33,21 +33,26 @@ class Question:
     exact: bool = False
 
     def accept(self, guess: Any) -> Any:
-        """The guess, or None where there is none yet. Raises CourseError for what can't be one."""
+        """The guess, or None where there is none yet. Raises CourseError for what can't be one.
+
+        A choice may be typed in other letters, small for large, and with spaces around it.
+        """
         if guess is None or guess is ...:
             return None
         if self.choices:
-            if not isinstance(guess, str) or guess not in self.choices:
+            by_words = {_plain(choice): choice for choice in self.choices}
+            if not isinstance(guess, str) or _plain(guess) not in by_words:
                 raise CourseError(
                     f"Prediction {self.id} is one of {', '.join(map(repr, self.choices))},"
                     f" not {guess!r}."
                 )
-            return guess
+            return by_words[_plain(guess)]
         number = isinstance(guess, Real) and not isinstance(guess, bool)
         if not number or not self.low <= guess <= self.high:
+            share = " Write 25 % as 0.25." if self.form.endswith("%") else ""
             raise CourseError(
                 f"Prediction {self.id} is a number from {self.low:g} to {self.high:g},"
-                f" not {guess!r}."
+                f" not {guess!r}.{share}"
             )
         return float(guess)
 
@@ -90,6 +95,10 @@ class Prediction:
             word = f"you predicted {format(self.guess, question.form)}"
             word += ", close" if near else ""
         _say(f"{question.asks}: {answer}; {word}.")
+
+
+def _plain(words: str) -> str:
+    return " ".join(words.split()).casefold()
 
 
 def _say(text: str) -> None:
