@@ -59,13 +59,13 @@ def test_stubs_are_not_attempted(answer: Any) -> None:
     assert verdict.text.startswith("Exercise 99.1: not attempted yet")
 
 
-def test_computing_without_returning_is_not_attempted_and_says_so() -> None:
+def test_computing_without_returning_is_told_from_a_stub() -> None:
     def answer(x):
         _ = 2 * x
 
     verdict = judge(exercise(), answer)
-    assert verdict.status == "not attempted"
-    assert "it returns None" in verdict.text
+    assert verdict.status == "not yet"
+    assert verdict.text == "Exercise 99.1: not yet. It returns None: is a `return` missing?"
 
 
 def test_a_return_that_is_missing_on_one_way_only_is_named() -> None:

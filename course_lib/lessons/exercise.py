@@ -109,7 +109,7 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
         return _not_yet(exercise, problem)
     given = _results(exercise, answer)
     if all(result is None for result in given):
-        return _not_attempted(exercise, "it returns None")
+        return _not_yet(exercise, "It returns None: is a `return` missing?")
     expected = _results(exercise, exercise.solution)
     problems = [_problem(exercise, one, two) for one, two in zip(given, expected, strict=True)]
     wrong = next((place for place, problem in enumerate(problems) if problem), None)
@@ -201,11 +201,10 @@ def _signature_problem(exercise: Exercise, answer: Callable[..., Any]) -> str | 
     return None
 
 
-def _not_attempted(exercise: Exercise, why: str = "") -> Verdict:
-    reason = f" ({why})" if why else ""
+def _not_attempted(exercise: Exercise) -> Verdict:
     return Verdict(
         "not attempted",
-        f"Exercise {exercise.id}: not attempted yet{reason}."
+        f"Exercise {exercise.id}: not attempted yet."
         " Fill in the cell above, run it, then run this one again.",
     )
 
