@@ -8,6 +8,17 @@ from test_exercises import EXERCISES, define
 from course_lib.lessons.exercise import judge
 
 LOSS = "def mean_squared_error(m, b, x, y):\n"
+DESCENT = """
+def fit(x, y, rate, steps):
+    line = torch.zeros(2, requires_grad=True)
+    for _ in range(steps):
+        %s
+        loss = ((line[0] * x + line[1] - y) ** 2).mean()
+        loss.backward()
+        with torch.no_grad():
+            %s
+    return line.detach()
+"""
 CHAIN = "import numpy as np\ndef chain_signals(slopes, last):\n"
 LEAVES = "it leaves PyTorch on the way (NumPy, .item(), float() or torch.tensor(…))"
 DOUBLE = "It gives numbers of torch.float64, and the notebook goes on in torch.float32: add .to("
@@ -23,6 +34,14 @@ PLAN = """
 def plan(base):
     widths = [base * 2**stage for stage in (0, 0, 1, 1, 2, 2, 3, 3)]
     return torch.tensor(list(zip([base, *widths[:-1]], widths, (1, 1, 2, 1, 2, 1, 2, 1))))
+"""
+CUT = """
+def cut_conv(conv, outs=None, ins=None):
+    narrow = copy.deepcopy(conv)
+    narrow.weight = nn.Parameter(%s)
+    if narrow.bias is not None:
+        narrow.bias = nn.Parameter(conv.bias[outs])
+    return narrow
 """
 KEEP = """
 def keep_largest(block, following, count):
@@ -54,6 +73,17 @@ WRONG = [
         LOSS + "    x *= m\n    return ((x + b - y) ** 2).mean()",
         "it changes a tensor that it is given",
     ),
+    ("01.3", DESCENT % ("pass", "line = line - rate * line.grad"), "line = line - … makes a new"),
+    (
+        "01.3",
+        DESCENT % ("line.grad.zero_()", "line -= rate * line.grad"),
+        "no gradient yet to clear",
+    ),
+    (
+        "01.3",
+        DESCENT % ("pass", "line = line - rate * line.grad; line.grad.zero_()"),
+        "and so it is for a new line (line = line - …)",
+    ),
     ("01.5", "def sizes(weight):\n    return weight.double().abs().sum(dim=1)", DOUBLE),
     ("02.1", "import numpy as np\n" + CONVOLVED, DOUBLE),
     ("02.7", PLAN, "It gives a table where a list is expected: use .tolist()."),
@@ -64,6 +94,8 @@ WRONG = [
     ),
     ("03.4", SIGNALS + "    return [sum(sum(g**2)).sqrt().item() for g in found]", "It stops with"),
     ("03.5", SPREAD % "weight.shape[2] ** 2", "The numbers differ."),
+    ("04.1", CUT % "conv.weight[outs][:, ins]", "None as an index adds one. Here it means all"),
+    ("04.1", CUT % "conv.weight[outs, :][:, ins].clone()", "write `if outs is not None`"),
     ("04.6", KEEP.replace("SIZE", L1 + " + projection.abs().sum((1, 2, 3))"), "Both decide here"),
     ("04.6", KEEP.replace("SIZE", "(conv2**2).sum((1, 2, 3))"), "The numbers differ."),
     (
@@ -74,6 +106,8 @@ WRONG = [
     ),
 ]
 RIGHT = [
+    ("01.3", DESCENT % ("line.grad = None", "line -= rate * line.grad")),
+    ("01.3", DESCENT % ("pass", "line -= rate * line.grad; line.grad.zero_()")),
     ("01.1", LOSS + "    return F.mse_loss(m * x + b, y)"),
     ("02.7", PLAN.replace("torch.tensor(", "(")),
     (

@@ -134,6 +134,10 @@ CONVOLUTION = (
                 "The padding was added on one side only: it is on both.",
             ),
             Mistake(
+                lambda size, kernel, stride, padding: (size - kernel) // stride + 1,
+                "The padding is left out: it makes the image larger by itself on each side.",
+            ),
+            Mistake(
                 lambda size, kernel, stride, padding: (
                     -(-(size + 2 * padding - kernel) // stride) + 1
                 ),

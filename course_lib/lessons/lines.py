@@ -97,6 +97,20 @@ def _reset(line: Tensor) -> None:
         line.grad.zero_()
 
 
+def _cleared_too_soon(line: Tensor) -> None:
+    line.grad.zero_()  # type: ignore[union-attr]
+
+
+def _made_anew(x: Tensor, y: Tensor, rate: float, steps: int) -> Tensor:
+    line = torch.zeros(2, requires_grad=True)
+    for _ in range(steps):
+        line.grad = None
+        mean_squared_error(line[0], line[1], x, y).backward()
+        with torch.no_grad():
+            line = line - rate * line.grad  # type: ignore[operator]
+    return line.detach()
+
+
 def _once(x: Tensor, y: Tensor, rate: float, steps: int) -> Tensor:
     return fit(x, y, rate, 1)
 
@@ -167,6 +181,13 @@ DESCENT = (
                 lambda m, b, x, y: tuple(part * len(x) for part in gradient(m, b, x, y)),
                 "You summed over the points: the loss is a mean, and so is its derivative.",
             ),
+            Mistake(
+                lambda m, b, x, y: (
+                    (2 * _error(m, b, x, y)).mean() * x.mean(),
+                    (2 * _error(m, b, x, y)).mean(),
+                ),
+                "You multiplied two means: multiply each error with its own x, then average.",
+            ),
         ),
     ),
     Exercise(
@@ -192,6 +213,16 @@ DESCENT = (
             Mistake(
                 _descent(_reset, _nothing, sign=1),
                 "The gradient is cleared in time, but now you walk uphill: subtract it.",
+            ),
+            Mistake(
+                _made_anew,
+                "The second step has nothing to follow: line = line - … makes a new tensor, which"
+                " autograd doesn't watch. Change line in place, with line -= ….",
+            ),
+            Mistake(
+                _descent(_cleared_too_soon, _nothing),
+                "There is no gradient yet to clear: before the first backward() line.grad is None,"
+                " and so it is for a new line (line = line - …). Write line.grad = None instead.",
             ),
             Mistake(_once, "Only the first step counts: the others add nothing to the line."),
         ),

@@ -81,6 +81,10 @@ _COUNT = (
                 "You gave the network's inputs a bias too: they are data, none is learned there.",
             ),
             Mistake(
+                lambda widths: sum(a * b + 1 for a, b in pairwise(widths)),
+                "You counted one bias for each layer: each of its outputs has one.",
+            ),
+            Mistake(
                 sum,
                 "You counted the units: the parameters sit on the connections between them, and"
                 " there is one weight for each pair.",
@@ -105,6 +109,11 @@ _REMOVAL = (
             Mistake(
                 lambda weight: weight.sum(dim=1),
                 "Weights of opposite sign cancel in your sum: take absolute values first.",
+            ),
+            Mistake(
+                lambda weight: weight.sum(dim=1).abs(),
+                "You took the absolute value of each sum, in which weights of opposite sign have"
+                " cancelled already: take it of the weights.",
             ),
             Mistake(
                 lambda weight: weight.abs().sum(dim=0),

@@ -54,6 +54,14 @@ def _layers() -> list[Case]:
     return cases
 
 
+def _overwritten(
+    x: Tensor, conv1: Layer, bn1: Layer, conv2: Layer, bn2: Layer, shortcut: Layer
+) -> Any:
+    x = torch.relu(bn1(conv1(x)))
+    x = bn2(conv2(x))
+    return torch.relu(x + shortcut(x))
+
+
 def _described(answer: Any, case: Case) -> Any:
     """What a shortcut is made of, in words."""
     made = answer(*case)
@@ -139,6 +147,19 @@ _BLOCKS = (
                 "You added x itself: it goes through `shortcut` first, which need not be the"
                 " identity.",
             ),
+            Mistake(_overwritten, "You overwrote x: the shortcut needs the block's input."),
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: residual(
+                    x, conv1, bn2, conv2, bn1, shortcut
+                ),
+                "Your two batch norms are swapped: bn1 comes after conv1, bn2 after conv2.",
+            ),
+            Mistake(
+                lambda x, conv1, bn1, conv2, bn2, shortcut: residual(
+                    x, conv1, bn1, conv1, bn2, shortcut
+                ),
+                "You used conv1 twice: the second convolution is conv2.",
+            ),
         ),
     ),
     Exercise(
@@ -169,6 +190,15 @@ _BLOCKS = (
             Mistake(
                 _for_widths_only,
                 "You look only at the widths: a stride changes the shape too.",
+            ),
+            Mistake(
+                lambda a, b, s: nn.Identity() if a == b or s == 1 else _always(a, b, s),
+                "You keep the identity where only one of the two stays, width or size: both must.",
+            ),
+            Mistake(
+                lambda a, b, s: nn.Sequential() if a == b and s == 1 else _always(a, b, s),
+                "An empty nn.Sequential computes the identity, but later cells take a Sequential"
+                " for a projection: return nn.Identity().",
             ),
             Mistake(
                 lambda a, b, s: (

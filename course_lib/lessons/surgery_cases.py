@@ -92,6 +92,11 @@ def conv_parts(answer: Answer, case: Case) -> Any:
     conv = answer(*case)
     if conv is None:
         return None
+    if conv.weight.dim() == 5:
+        raise ValueError(
+            "the weight has five dimensions, since None as an index adds one. Here it means all:"
+            " write `if outs is not None`, and the same for ins."
+        )
     names = ("out_channels", "in_channels", "stride", "padding")
     return {
         "weight": conv.weight,

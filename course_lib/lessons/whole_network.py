@@ -113,6 +113,15 @@ NETWORK = (
                 lambda network, x: _stem(network, x).mean(dim=(2, 3)),
                 "These are the features: the linear layer `fc` makes scores of them.",
             ),
+            Mistake(
+                lambda network, x: network.fc(_stem(network, x)),
+                "The mean over height and width is missing: `fc` reads one number per channel.",
+            ),
+            Mistake(
+                lambda network, x: network.fc(_stem(network, x).flatten(1)),
+                "You flattened the channels into one row: `fc` reads the mean of each channel"
+                " instead, over its height and width.",
+            ),
         ),
     ),
 )
