@@ -97,6 +97,35 @@ def test_an_answer_that_raises_is_told_what_it_raised() -> None:
     assert "It stops with AttributeError: 'float' object has no attribute" in text
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            lambda x: np.mean(torch.ones(3)),
+            "argument 'axis'. NumPy's functions don't take tensors: a tensor has its own, as in x.mean().",
+        ),
+        (lambda x: torch.ones(3) ^ 2, "A power is ** in Python, not ^."),
+        (lambda x: x ^ 2, "A power is ** in Python, not ^."),
+        (lambda x: torch.ones(3).grad.norm(), "a .grad is, until backward() has filled it"),
+        (lambda x: x * torch.ones(3).grad, "a .grad is, until backward() has filled it"),
+        (lambda x: 1.0 if torch.ones(3) else x, "ask `is not None`, or reduce it"),
+        (
+            lambda x: nn.Linear(3, 2)(torch.ones(4, 5)),
+            "The columns of the first table (5) must be as many as the rows of the second (3).",
+        ),
+        (
+            lambda x: nn.Conv2d(1, 1, 1)(nn.ReLU(torch.ones(1, 1, 2, 2))),
+            "expected one of. nn.ReLU() makes a layer: write torch.relu(x), or nn.ReLU()(x).",
+        ),
+        (lambda x: {}[x], "It stops with KeyError: 2.0\n"),
+    ],
+)
+def test_a_common_error_is_explained(answer: Any, words: str) -> None:
+    text = judge(exercise(), answer).text
+    assert text.startswith("Exercise 99.1: not yet. It stops with ")
+    assert words in text
+
+
 def test_a_mistake_may_be_an_exception() -> None:
     cut_short = Mistake(lambda x: [][int(x)], "You went past the end.")
     asked = exercise(mistakes=(HALVED, cut_short))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from course_lib.lessons.compare import difference, shown
+from course_lib.lessons.raw_errors import explained
 
 Status = Literal["passed", "not attempted", "not yet"]
 Case = tuple[Any, ...]
@@ -158,7 +159,8 @@ def _problem(exercise: Exercise, given: Any, expected: Any) -> str | None:
             return None
         return f"It should raise {type(expected.error).__name__} here."
     if isinstance(given, _Raised):
-        return f"It stops with {type(given.error).__name__}: {_first_line(given.error)}"
+        line = explained(_first_line(given.error))
+        return f"It stops with {type(given.error).__name__}: {line}"
     if given is None and expected is not None:
         return "It returns None here: is a `return` missing?"
     try:
