@@ -80,6 +80,20 @@ def test_a_known_mistake_is_named_with_the_case_the_expected_and_the_given() -> 
     )
 
 
+def test_of_a_dictionary_only_the_first_entry_that_differs_is_shown() -> None:
+    asked = exercise(
+        solution=lambda x: {"same": 1, "twice": 2 * x, "half": x / 2},
+        cases=lambda: [(2.0,)],
+        mistakes=(),
+    )
+    assert judge(asked, lambda x: {"same": 1, "twice": x, "half": x}).text == (
+        "Exercise 99.1: not yet. At 'twice': The numbers differ."
+        "\n  given     2.0\n  expected  'twice': 4.0\n  yours     'twice': 2.0"
+    )
+    other_keys = judge(asked, lambda x: {"twice": x}).text
+    assert "expected  {'same': 1, 'twice': 4.0, 'half': 1.0}" in other_keys
+
+
 def test_the_case_shown_is_the_first_that_is_wrong() -> None:
     text = judge(exercise(), lambda x: x**2).text
     assert "You squared it." in text
@@ -102,7 +116,7 @@ def test_an_answer_that_raises_is_told_what_it_raised() -> None:
     [
         (
             lambda x: np.mean(torch.ones(3)),
-            "argument 'axis'. NumPy's functions don't take tensors: a tensor has its own, as in x.mean().",
+            "argument 'axis'. NumPy's functions don't take tensors: a tensor has its own, as in",
         ),
         (lambda x: torch.ones(3) ^ 2, "A power is ** in Python, not ^."),
         (lambda x: x ^ 2, "A power is ** in Python, not ^."),

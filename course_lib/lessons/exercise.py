@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -218,8 +218,20 @@ def _not_yet(
     if place is not None:
         case = list(exercise.cases())[place]
         lines.append(f"  given     {', '.join(shown(value) for value in case)}")
-        lines += [f"  expected  {_told(expected)}", f"  yours     {_told(given)}"]
+        pair = _entry_that_differs(exercise, given, expected) or (_told(given), _told(expected))
+        lines += [f"  expected  {pair[1]}", f"  yours     {pair[0]}"]
     return Verdict("not yet", "\n".join(lines))
+
+
+def _entry_that_differs(exercise: Exercise, given: Any, expected: Any) -> tuple[str, str] | None:
+    """Of two dictionaries with the same keys, the first entries that differ: all would be long."""
+    if not isinstance(given, Mapping) or not isinstance(expected, Mapping):
+        return None
+    if set(given) == set(expected):
+        for key, value in expected.items():
+            if _problem(exercise, {key: given[key]}, {key: value}):
+                return f"{key!r}: {shown(given[key])}", f"{key!r}: {shown(value)}"
+    return None
 
 
 def _told(result: Any) -> str:
