@@ -238,6 +238,6 @@ QUESTIONS = (
     Question(
         "01.p4",
         "On new points of data without an intercept, the smaller error is that of",
-        choices=("m·x + b", "m·x", "neither: they are equal"),
+        choices=("mx + b", "mx", "neither: they are equal"),
     ),
 )

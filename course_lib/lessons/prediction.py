@@ -98,7 +98,7 @@ class Prediction:
 
 
 def _plain(words: str) -> str:
-    return " ".join(words.split()).casefold()
+    return "".join(words.split()).casefold()
 
 
 def _say(text: str) -> None:
