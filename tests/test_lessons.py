@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from course_notebooks import NOTEBOOKS, code_cells, read
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -62,6 +64,15 @@ def test_checks_and_predictions_are_noted(file: Path, capsys: pytest.CaptureFixt
     check("00.1", share_left)
     assert json.loads(file.read_text(encoding="utf-8")) == {"00.1": "passed", "00.p1": "passed"}
     capsys.readouterr()
+
+
+def test_the_answers_that_a_notebook_gives_are_not_the_learners(file: Path) -> None:
+    check("00.1", lambda before, after: 1 - after / before, keep=False)
+    assert not file.exists()
+    for path in NOTEBOOKS:
+        for cell in code_cells(read(path)):
+            for given in re.findall(r"^check\((?!.*, \w+\)$).*", cell.source, re.MULTILINE):
+                assert "keep=False" in given, f"{path.name}: {given}"
 
 
 def test_what_was_passed_stays_passed(file: Path) -> None:
