@@ -333,3 +333,25 @@ def test_problems_are_named_with_their_mend(tmp_path: Path, name: str) -> None:
         assert part in message
     assert (tmp_path / "cache").exists() == (name in FOUND_LATE)
     assert not list(tmp_path.glob("cache/folders/*px*/"))  # nothing half-built is left
+
+
+def test_only_a_folder_with_heic_hears_of_them(tmp_path):
+    assert ".heic" not in raises(fill(tmp_path / "in", {"a": 5, "b": 1}))
+
+
+def test_a_readme_beside_the_classes_of_an_unpacked_archive(tmp_path):
+    fill(tmp_path / "in" / "photos", {"a": 5, "b": 5})
+    (tmp_path / "in" / "photos" / "README.txt").write_text("x")
+    assert scan_folder(tmp_path / "in").classes == ("a", "b")
+
+
+def test_parts_are_told_from_classes_whatever_else_is_there(tmp_path):
+    for name in ("seg_pred", "seg_test", "seg_train"):
+        fill(tmp_path / "in" / name, {"forest": 4, "sea": 4} if name != "seg_pred" else {"pred": 4})
+    assert "look like parts" in raises(tmp_path / "in")
+
+
+def test_classes_may_hold_folders_of_the_same_name(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "in" / name, {"2023": 4, "2024": 4}, start=0 if name == "cat" else 50)
+    assert scan_folder(tmp_path / "in").classes == ("cat", "dog")

@@ -434,3 +434,80 @@ def test_a_round_that_does_not_recover_is_not_kept(
     starter.main()
     assert "Round 2: validation 0.500, 0.880 needed" in capsys.readouterr().out
     assert starter.load("pruned.pt")[0].conv1.out_channels == 32
+
+
+class Means(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(x.mean((2, 3)))
+
+
+def test_learns_and_counts_right_answers(starter):
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 0, 0, 1] * 4)
+    images = torch.eye(3)[labels].view(16, 3, 1, 1)
+    batches = list(zip(images.split(4), labels.split(4), strict=True))
+    network = Means()
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.bias.copy_(torch.tensor([1.0, 0.0]))
+    assert starter.accuracy(network, batches) == 0.75 and not network.training
+    starter.train(network, batches, 20, 0.5)
+    assert network.training
+    assert starter.accuracy(network, batches) == 1
+
+
+def test_images_are_whole_and_no_batch_is_of_one(starter, tmp_path):
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(4 if name == "a" else 3):
+                image = Image.new("RGB", (300, 300))
+                image.paste((255, 255, 255), (150, 0, 300, 300))
+                image.save(tmp_path / part / name / f"{i}.png")
+    (whole, _), *_ = starter.load_images(tmp_path / "val", 32, 2)
+    assert whole.shape == (2, 3, 32, 32)
+    assert (whole[..., 2] < 0).all() and (whole[..., -3] > 0).all()
+    edge = (whole[0, 0, 0].diff() > 0.1).nonzero().flatten().tolist()
+    assert edge and min(edge) >= 13 and max(edge) <= 17
+    batches = starter.load_images(tmp_path / "train", 32, 2)
+    assert [len(labels) for _, labels in batches] == [2, 2, 2]
+    assert [len(labels) for _, labels in starter.load_images(tmp_path / "val", 32, 2)] == [
+        2,
+        2,
+        2,
+        1,
+    ]
+    once, again = (torch.cat([images for images, _ in batches]) for _ in range(2))
+    assert not torch.equal(once, again) and len({tuple(i.flatten().tolist()) for i in once}) > 3
+
+
+def test_speed(starter, monkeypatch):
+    monkeypatch.setattr(starter.timeit, "repeat", lambda *_, **__: [9.0, 0.5, 2.0])
+    assert starter.measure(models.resnet18(num_classes=2), 32).endswith(", 64 images/s")
+
+
+def test_reads_every_image_before_it_trains(starter, tmp_path, monkeypatch):
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / "photos" / part / name / "0.png")
+    (tmp_path / "photos" / "val" / "b" / "1.png").write_bytes(b"broken")
+    monkeypatch.setattr(starter, "train", lambda *_: pytest.fail("trained first"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", "photos", "--random", "--size", "32"])
+    with pytest.raises(ValueError, match=r"1\.png can't be read"):
+        starter.main()
+
+
+def test_validation_images_are_whole(starter, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        image = Image.new("RGB", (300, 300))
+        image.paste((255, 255, 255), (75, 0, 300, 300))
+        image.save(tmp_path / "val" / name / "0.png")
+    ((images, _),) = starter.load_images(tmp_path / "val", 32, 2)
+    assert (images[..., :6] < 0).all() and (images[..., 10:] > 0).all()
