@@ -235,7 +235,11 @@ def split_files(files):
     return parts
 """
 WRONG = [
-    ("01.1", LOSS + "    return ((m * x + b - y) ** 2).mean().item()", f"a float {NO_TENSOR}"),
+    (
+        "01.1",
+        LOSS + "    return ((m * x + b - y) ** 2).mean().item()",
+        "it leaves PyTorch on the way",
+    ),
     (
         "01.2",
         GRADIENT + "    e = 2 * (m * x + b - y)\n    return float((e * x).mean()), float(e.mean())",

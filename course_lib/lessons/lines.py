@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import torch
@@ -50,13 +51,13 @@ def _differentiable(answer: Callable[..., Any], case: Case) -> Any:
     """The loss; notebook 01 goes on to differentiate it, so its record must be kept."""
     m, b, x, y = case
     loss = call(answer, case)
-    if isinstance(loss, Tensor):
+    if isinstance(loss, Tensor | Number):
         m, b = torch.tensor(m, requires_grad=True), torch.tensor(b, requires_grad=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, on float(): the sentence below says it
             try:
                 kept = answer(m, b, x, y).requires_grad
-            except (RuntimeError, TypeError):
+            except (AttributeError, RuntimeError, TypeError):
                 kept = False
         if not kept:
             raise ValueError(
