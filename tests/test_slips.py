@@ -57,6 +57,37 @@ def prune_and_go_on(network, optimizer, groups, keep):
     narrow = prune(network, groups, keep)
     new = carry_optimizer(optimizer, network, narrow, groups, keep)
 """
+ROUND = "def one_round(network, cut, tune, judge):\n    candidate, tried = cut(network), 1\n"
+RECOVERY = """
+def recovery_batches(curve, phase, level):
+    apart = curve[1]["batches"] - curve[0]["batches"]
+    accuracies = [point["accuracy"] for point in curve if point["phase"] == phase]
+    for place, accuracy in enumerate(accuracies):
+        if accuracy >= level:
+            return place * apart
+"""
+REPORT = """
+def chosen_and_reported(history):
+    best = min(KEY)
+    return best["round"], best["test_accuracy"]
+"""
+FOLDED = """
+def fold_norm(weight, scale, shift, mean, variance, eps=1e-5):
+    factor = scale / torch.sqrt(variance + eps)
+    return (weight * factor[:, None, None, None]).numpy(), (shift - mean * factor).numpy()
+"""
+KEPT = """
+def choose_round(history, budget, tolerance):
+    level = history[0]["val"]
+    fits = [r for r in HISTORY if r["macs"] <= budget and GATE]
+    return max(fits, key=lambda r: r["val"])["round"] if fits else None
+"""
+WITHIN = 'r["val"] >= level - tolerance'
+SEEDS = """
+def paired_difference(first, second):
+    seeds = sorted((a - b for a, b in zip(first, second)), key=KEY)
+    return sum(seeds) / len(seeds), seeds[0], seeds[-1]
+"""
 
 WRONG = [
     ("01.1", LOSS + "    return torch.tensor(float(((m * x + b - y) ** 2).mean()))", LEAVES),
@@ -104,6 +135,47 @@ WRONG = [
         "    return narrow, optimizer",
         "You moved the weights and their momentum into the optimiser that you were given",
     ),
+    (
+        "05.2",
+        "def keep_largest(scores, count):\n    return scores.topk(count)",
+        "It gives all that torch's topk returns: take its .values or its .indices.",
+    ),
+    (
+        "05.6",
+        "def critical_filters(right, k):\n    return right.argsort(dim=0)[:k].unique()",
+        "The numbers differ.",
+    ),
+    (
+        "06.3",
+        "def verdict(reached, full, tolerance, tried, retries):\n"
+        "    if reached >= full * (1 - tolerance):\n        return 'go on'\n"
+        "    return 'fine-tune again' if tried <= retries else 'roll back'",
+        "You took the tolerance as a share of the full network's accuracy",
+    ),
+    (
+        "06.4",
+        ROUND + "    while True:\n        tune(candidate)\n"
+        "        decision = judge(candidate, tried)\n        if decision == 'go on':\n"
+        "            return candidate, True\n        if decision == 'roll back':\n"
+        "            return network, False\n",
+        "It stops with RuntimeError: `judge` was asked 50 times: does `tried` grow",
+    ),
+    ("06.5", RECOVERY, "The numbers differ."),
+    (
+        "06.7",
+        REPORT.replace(
+            "KEY", "(r for r in history if r['passed']), key=lambda r: r['test_accuracy']"
+        ),
+        "At place 0: The numbers differ.",
+    ),
+    ("07.5", SEEDS.replace("KEY", "abs"), "At place 1: The numbers differ."),
+    ("08.2", FOLDED, "where a tensor is expected"),
+    (
+        "09.4",
+        KEPT.replace("HISTORY", "history").replace("GATE", "abs(r['val'] - level) <= tolerance"),
+        "",
+    ),
+    ("09.4", KEPT.replace("HISTORY", "history[1:]").replace("GATE", WITHIN), ""),
 ]
 RIGHT = [
     ("01.3", DESCENT % ("line.grad = None", "line -= rate * line.grad")),
@@ -118,6 +190,10 @@ RIGHT = [
     ("03.5", SPREAD % "weight.shape[2] * weight.shape[3]"),
     ("04.6", KEEP.replace("SIZE", L1)),
     ("04.9", GO_ON + "    return narrow, new"),
+    ("05.2", "def keep_largest(scores, count):\n    return scores.topk(count).indices.sort()[0]"),
+    ("07.5", SEEDS.replace("KEY", "float")),
+    ("08.2", FOLDED.replace(".numpy()", "")),
+    ("09.4", KEPT.replace("HISTORY", "history").replace("GATE", WITHIN)),
 ]
 
 

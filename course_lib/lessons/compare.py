@@ -75,6 +75,11 @@ def tensors(given: Any, expected: Any) -> str | None:
     """As `difference`, but a tensor has to be given where one is expected, since the notebook goes
     on with it; in a tuple or dictionary, each by itself.
     """
+    if isinstance(expected, Tensor) and type(given).__module__ == "torch.return_types":
+        return (
+            f"It gives all that torch's {type(given).__name__} returns: take its .values or its"
+            " .indices."
+        )
     if isinstance(expected, Tensor) and isinstance(given, Number | list | tuple | np.ndarray):
         return (
             f"It gives {_a(given)} where a tensor is expected: leave out .item(), float() or"

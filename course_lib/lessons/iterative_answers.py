@@ -139,6 +139,10 @@ def strictly_within(reached: float, full: float, tolerance: float, tried: int, r
     return verdict(reached - 1e-9, full, tolerance, tried, retries)
 
 
+def share_of_full(reached: float, full: float, tolerance: float, tried: int, retries: int) -> str:
+    return verdict(reached, full, full * tolerance, tried, retries)
+
+
 def never_again(reached: float, full: float, tolerance: float, tried: int, retries: int) -> str:
     return verdict(reached, full, tolerance, tried, 0)
 

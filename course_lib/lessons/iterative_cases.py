@@ -16,8 +16,15 @@ from course_lib.pruning import find_groups
 
 def stand_ins(good_after: int, most: int = 2) -> Case:
     """A round whose networks are texts that say what was done to them; it has `most` tries."""
+    asked = 0
 
     def judge(candidate: str, tried: int) -> str:
+        nonlocal asked
+        asked += 1  # a loop that never ends would hang the notebook
+        if asked > 50:
+            raise RuntimeError(
+                "`judge` was asked 50 times: does `tried` grow, and is what `tune` returns kept?"
+            )
         if candidate.count("tuned") >= good_after:
             return "go on"
         return "fine-tune again" if tried < most else "roll back"
@@ -40,7 +47,7 @@ def _curve(*rows: tuple[int, str, float]) -> list[dict[str, Any]]:
 def curves() -> list[Case]:
     """Learning curves, a phase and a level: reached at once, late, twice, or never."""
     curve = _curve(
-        *((90, "base", 0.75), (100, "base", 0.96875)),
+        *((80, "base", 0.75), (100, "base", 0.96875)),
         *((100, "round 1", 0.5), (110, "round 1", 0.875), (120, "round 1", 0.9375)),
         *((120, "round 2", 0.25), (130, "round 2", 0.75), (140, "round 2", 0.875)),
     )
@@ -95,4 +102,5 @@ def reports() -> list[Case]:
         return {"round": round, "val_accuracy": val, "test_accuracy": test, "passed": passed}
 
     first = [line(1, 0.97, 0.96), line(2, 0.96, 0.98), line(3, 0.96, 0.95)]
-    return [(first,), ([*first, line(4, 0.90, 0.99, passed=False)],)]
+    rising = [line(1, 0.97, 0.94), line(2, 0.96, 0.95)]
+    return [(first,), (rising,), ([*first, line(4, 0.90, 0.99, passed=False)],)]

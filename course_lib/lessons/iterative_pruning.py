@@ -77,6 +77,7 @@ EXERCISES = (
             (0.8125, 0.9375, 0.0625, 1, 1),
             # Exactly at the limit: sixteenths are exact in binary and in the four digits shown.
             (0.875, 0.9375, 0.0625, 1, 1),
+            (0.876, 0.9375, 0.0625, 1, 1),
             (0.8125, 0.9375, 0.0625, 2, 1),
             (0.9375, 0.9375, 0.0625, 1, 1),
             (0.9, 0.9375, 0.0625, 2, 1),
@@ -105,6 +106,11 @@ EXERCISES = (
             Mistake(
                 answers.strictly_within,
                 "You failed a network that lies exactly at the limit: that passes, so >=, not >.",
+            ),
+            Mistake(
+                answers.share_of_full,
+                "You took the tolerance as a share of the full network's accuracy: it is subtracted"
+                " from it, in points.",
             ),
             Mistake(
                 answers.never_again,

@@ -206,6 +206,7 @@ _LOOKS = (
             (torch.tensor([[9, 4], [5, 9], [8, 8], [7, 6]]), 1),
             (torch.tensor([[9, 4, 3], [5, 9, 2], [8, 8, 9], [7, 6, 8], [6, 7, 7]]), 2),
             (torch.tensor([[5, 5], [5, 4], [5, 5]]), 1),
+            (torch.full((20, 2), 9), 2),
         ],
         compare=tensors,
         praise="A filter that many classes need is counted once: that is the overlap.",

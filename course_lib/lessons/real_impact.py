@@ -59,6 +59,7 @@ FOLD = Exercise(
     title="fold a batch norm into its convolution",
     solution=fold_norm,
     cases=_norm_cases,
+    compare=tensors,
     mistakes=(
         Mistake(
             _fold(lambda s, v, e: s / (v + e), lambda b, m, f: b - m * f),

@@ -83,10 +83,12 @@ def _round_cases() -> list[tuple[Any, ...]]:
     )
     # Eighths are exact in binary: a round can lie exactly at the gate.
     edge = _history((100, 0.75, 0.7), (80, 0.875, 0.6), (60, 0.625, 0.8), (40, 0.5, 0.9))
-    limits = [(60, 0.125), (60, 0.14), (60, 0.2), (80, 0.125)]
+    limits = [(60, 0.125), (60, 0.14), (60, 0.2), (80, 0.125), (80, 0.0625)]
+    whole = _history((100, 0.75, 0.7), (80, 0.625, 0.8))  # round 0 is the best
     return [
         *((run, 70, 0.02), (run, 100, 0.02), (run, 30, 0.02), (run, 50, 0.10)),
         *((edge, budget, tolerance) for budget, tolerance in limits),
+        (whole, 100, 0.25),
     ]
 
 

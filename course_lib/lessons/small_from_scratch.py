@@ -133,7 +133,11 @@ def _turned_round(first: Sequence[float], second: Sequence[float]) -> tuple[floa
 
 
 def _seeds() -> Iterable[Case]:
-    return [([0.90, 0.84, 0.88], [0.86, 0.85, 0.81]), ([0.5, 0.75], [0.625, 0.25])]
+    return [
+        ([0.90, 0.84, 0.88], [0.86, 0.85, 0.81]),
+        ([0.5, 0.75], [0.625, 0.25]),
+        ([0.5, 0.25], [0.625, 0.75]),  # every seed says the second: both ends are negative
+    ]
 
 
 EXERCISES = (
