@@ -204,6 +204,15 @@ def test_iphone_photographs_are_named(tmp_path: Path) -> None:
     assert words in scan_folder(tmp_path / "in").notes[0]
 
 
+def test_one_file_is_spoken_of_as_one(tmp_path: Path) -> None:
+    fill(tmp_path / "in", {"cat": 5, "dog": 5})
+    (tmp_path / "in" / "cat" / "IMG_1.HEIC").write_bytes(b"x")
+    (tmp_path / "in" / "cat" / "notes.txt").write_bytes(b"x")
+    phone, other = scan_folder(tmp_path / "in").notes
+    assert phone.startswith("1 .heic file can't be read here (convert it to .jpg): cat/IMG_1.HEIC")
+    assert other.startswith("1 file was left out, having no image's ending")
+
+
 def test_nested_hidden_linked_and_strange_files(tmp_path: Path) -> None:
     root = fill(tmp_path / "in", {"a": 5, "b": 5})
     draw(root / "a" / "deep" / "er" / "1.png", 0, 1000)

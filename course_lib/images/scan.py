@@ -63,11 +63,15 @@ def scan_folder(folder: str | Path) -> Scan:
     for tree, place in trees.items():
         files += _tree_files(root, tree, place, skipped)
     phone = [path for path in skipped if path.lower().endswith((".heic", ".heif"))]
-    convert = f"{len(phone)} .heic files can't be read here (convert them to .jpg): {named(phone)}."
+    file, them = ("file", "it") if len(phone) == 1 else ("files", "them")
+    convert = (
+        f"{len(phone)} .heic {file} can't be read here (convert {them} to .jpg): {named(phone)}."
+    )
     notes += [convert] if phone else []
     if other := [path for path in skipped if path not in set(phone)]:
+        were = "file was" if len(other) == 1 else "files were"
         notes.append(
-            f"{len(other)} files were left out, having no image's ending or no class folder:"
+            f"{len(other)} {were} left out, having no image's ending or no class folder:"
             f" {named(other)}."
         )
     try:
