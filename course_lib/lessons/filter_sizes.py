@@ -45,6 +45,15 @@ SIZES = (
                 " values first.",
             ),
             Mistake(
+                lambda weight: weight.sum(dim=(1, 2, 3)).abs(),
+                "The absolute value comes too late: by then the weights of a filter have"
+                " cancelled. Take absolute values first.",
+            ),
+            Mistake(
+                lambda weight: weight.abs().mean(dim=(1, 2, 3)),
+                "This is the mean of the absolute values: L1 is their sum.",
+            ),
+            Mistake(
                 lambda weight: weight.abs().sum(dim=(0, 2, 3)),
                 "You kept the dimension of the input channels: a filter is one entry of the"
                 " first dimension, so that is the one that must be left.",
@@ -79,6 +88,11 @@ SIZES = (
                 lambda scores, count: scores.argsort(descending=True)[:count],
                 "These are the right filters, but in the order of their scores: surgery needs the"
                 " indices in rising order, or the channels would change places.",
+            ),
+            Mistake(
+                lambda scores, count: scores.argsort()[-count:],
+                "These are the right filters, the smallest score first: surgery needs the indices"
+                " themselves in rising order, or the channels would change places.",
             ),
             Mistake(
                 lambda scores, count: scores.sort(descending=True).values[:count],

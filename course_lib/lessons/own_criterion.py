@@ -47,12 +47,20 @@ def _size(network: nn.Module, producer: str) -> Tensor:
 
 
 def _factor(
-    network: nn.Module, norm: str, root: bool = True, absolute: bool = True, eps: bool = True
+    network: nn.Module,
+    norm: str,
+    root: bool = True,
+    absolute: bool = True,
+    eps: bool = True,
+    eps_outside: bool = False,
 ) -> Tensor:
     layer: Any = network.get_submodule(norm)
-    variance = layer.running_var + (layer.eps if eps else 0)
     gamma = layer.weight.detach()
-    return (gamma.abs() if absolute else gamma) / (variance.sqrt() if root else variance)
+    gamma = gamma.abs() if absolute else gamma
+    if eps_outside:
+        return gamma / (layer.running_var.sqrt() + layer.eps)
+    variance = layer.running_var + (layer.eps if eps else 0)
+    return gamma / (variance.sqrt() if root else variance)
 
 
 def _variant(network: nn.Module, groups: Groups, **how: bool) -> Scores:
@@ -64,12 +72,13 @@ def _variant(network: nn.Module, groups: Groups, **how: bool) -> Scores:
             * (1 if how.get("no_factor") else _factor(network, norm, **_only(how)))
             for producer, norm in zip(group.producers, group.norms, strict=True)
         ]
-        scores[name] = parts[0] if how.get("first") else torch.stack(parts).sum(dim=0)
+        only = parts[0] if how.get("first") else parts[-1] if how.get("last") else None
+        scores[name] = torch.stack(parts).sum(dim=0) if only is None else only
     return scores
 
 
 def _only(how: Mapping[str, bool]) -> dict[str, bool]:
-    return {name: how[name] for name in ("root", "absolute", "eps") if name in how}
+    return {name: how[name] for name in ("root", "absolute", "eps", "eps_outside") if name in how}
 
 
 def _small_network() -> list[tuple[ResNet, Groups]]:
@@ -152,6 +161,16 @@ OWN = (
             Mistake(
                 lambda network, groups: _variant(network, groups, eps=False),
                 "eps is missing: batch norm adds it to the running variance, under the root.",
+            ),
+            Mistake(
+                lambda network, groups: _variant(network, groups, eps_outside=True),
+                "You added eps to the root: batch norm adds it to the running variance, under the"
+                " root.",
+            ),
+            Mistake(
+                lambda network, groups: _variant(network, groups, last=True),
+                "Only the last producer was counted: each one overwrote the one before. Add them"
+                " up.",
             ),
             Mistake(
                 lambda network, groups: _variant(network, groups, first=True),

@@ -192,6 +192,11 @@ _LOOKS = (
                 " change of the loss is the sum.",
             ),
             Mistake(
+                lambda channels, gradients: (channels * gradients).sum(dim=(2, 3)).abs().sum(dim=0),
+                "You added the images up: take their mean, or the scores grow with the number of"
+                " images.",
+            ),
+            Mistake(
                 lambda channels, gradients: gradients.sum(dim=(2, 3)).abs().mean(dim=0),
                 "These are gradients alone: a channel goes from its value to zero, so the change"
                 " is gradient times value.",

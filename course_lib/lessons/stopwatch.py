@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -106,6 +107,36 @@ def _stopwatch(
     return timed
 
 
+# What is wrong with a stopwatch, for each part that `_stopwatch` can lack.
+_FAULTS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"evaluates": False}, "the network is in training mode"),
+    ({"gradients": True}, "PyTorch keeps what a backward pass would need"),
+    ({"warms_up": False}, "the first pass is among your readings"),
+    ({"settles": False}, "the clock starts before the warm-up is done"),
+    ({"middle": statistics.mean}, "one disturbed reading moves the mean"),
+)
+
+
+# Two that have sentences of their own.
+_TOLD_APART: tuple[dict[str, Any], ...] = (
+    {"warms_up": False, "middle": statistics.mean},
+    {"evaluates": False, "gradients": True, "warms_up": False, "middle": statistics.mean},
+)
+
+
+def _half_mended() -> tuple[Mistake, ...]:
+    """Every stopwatch with two faults or more: four are to be found, and few find all at once."""
+    found = []
+    for chosen in product((True, False), repeat=len(_FAULTS)):
+        faults = [fault for fault, there in zip(_FAULTS, chosen, strict=True) if there]
+        missing = {name: value for parts, _ in faults for name, value in parts.items()}
+        no_wait = {"warms_up", "settles"} <= set(missing)  # without a warm-up, none is possible
+        if len(faults) > 1 and not no_wait and missing not in _TOLD_APART:
+            clauses = "; ".join(clause for _, clause in faults)
+            found.append(Mistake(_stopwatch(**missing), f"Still wrong: {clauses}."))
+    return tuple(found)
+
+
 def _use_stopwatch(answer: Answer, case: tuple[Any, ...]) -> Any:
     settings = dict(case[0])
     repeats = settings.pop("repeats", 5)
@@ -128,7 +159,7 @@ STOPWATCH = Exercise(
     use=_use_stopwatch,
     mistakes=(
         Mistake(
-            _stopwatch(evaluates=False, gradients=True, warms_up=False, middle=statistics.mean),
+            _stopwatch(**_TOLD_APART[1]),
             "It waits now, and so it times the passes. But which passes: in which mode, with or"
             " without what a backward pass needs, and is the first one among them?",
         ),
@@ -143,7 +174,7 @@ STOPWATCH = Exercise(
             " inference.",
         ),
         Mistake(
-            _stopwatch(warms_up=False, middle=statistics.mean),
+            _stopwatch(**_TOLD_APART[0]),
             "The first pass, which fetches memory and chooses code, is among your readings: make"
             " one pass before you start the clock, and take the middle reading.",
         ),
@@ -162,6 +193,7 @@ STOPWATCH = Exercise(
             "One reading that something else disturbed decides your result, since you take the"
             " mean: the middle reading wouldn't move.",
         ),
+        *_half_mended(),
     ),
     praise="It warms up, waits, infers, and isn't moved by one disturbed reading.",
     handed_out=Mistake(
