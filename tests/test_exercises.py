@@ -273,7 +273,7 @@ WRONG = [
         "def remove_output(first, second, index):\n"
         "    stay = [i for i in range(len(first)) if i != index]\n"
         "    return first.numpy()[stay], second.numpy()[:, stay]",
-        f"At place 0: It gives a ndarray {NO_TENSOR}",
+        f"At place 0: It gives a NumPy array {NO_TENSOR}",
     ),
     ("01.7", CONSTANT_IN_PLACE, IN_PLACE),
     ("01.7", CONSTANT_AS_LISTS, f"At place 0: It gives a list {NO_TENSOR}"),
@@ -294,14 +294,14 @@ WRONG = [
         "02.3",
         "def batch_norm(x, weight, bias, eps):\n"
         "    return F.batch_norm(x, None, None, weight, bias, True, 0.1, eps).numpy()",
-        f"a ndarray {NO_TENSOR}",
+        f"a NumPy array {NO_TENSOR}",
     ),
     ("02.4", BLOCK_IN_PLACE, IN_PLACE),
     ("02.4", BLOCK_IN_PLACE.replace("total = shortcut(x)", "total = 2 * x"), "yours [[[["),
     ("02.5", SHORTCUT, "Your identity is inside an nn.Sequential"),
     ("02.6", FREE.replace("SMALL", "F.max_pool2d(x, 2)"), "You take the largest number"),
     ("02.6", FREE.replace("SMALL", "-F.max_pool2d(-x, 2)"), "differ"),
-    ("02.7", PLAN, "At place 2: At place 0: It gives 64.0 where a whole number is expected"),
+    ("02.7", PLAN, "At place 2, place 0: It gives 64.0 where a whole number is expected"),
     ("02.7", PLAN.replace("/ 2", "// 2") + "[:-1]", "a list of 7 where a list of 8 is expected."),
     ("03.4", SIGNALS.replace("NORM", "torch.linalg.norm(g, 2)"), "differ"),
     ("03.4", SIGNALS.replace("NORM", "g.norm(dim=1).sum()"), "differ"),
@@ -353,11 +353,11 @@ WRONG = [
         "It learns, from a standstill",
     ),
     ("07.1", NUMBERS_ONLY, f"At 'weight': It gives a list {NO_TENSOR}"),
-    ("07.1", NUMBERS_ONLY.replace("tolist()", "numpy().copy()"), f"a ndarray {NO_TENSOR}"),
+    ("07.1", NUMBERS_ONLY.replace("tolist()", "numpy().copy()"), f"a NumPy array {NO_TENSOR}"),
     ("07.2", WINNERS, f"At 'stem': It gives a list {NO_TENSOR}"),
     ("07.3", AS_MANY + "/ macs", "where a whole number is expected: divide with //"),
     ("07.3", AS_MANY + "// float(macs)", "It gives 36.0 where a whole number is expected"),
-    ("07.4", SINGLE + SINGLE_NUMPY, f"At 'a': It gives a ndarray {NO_TENSOR}"),
+    ("07.4", SINGLE + SINGLE_NUMPY, f"At 'a': It gives a NumPy array {NO_TENSOR}"),
     ("07.4", SINGLE.replace("round(", "int(") + MASKS, "You rounded the number of weights down"),
     ("07.4", SINGLE.replace("round(", "1 + int(") + MASKS, "You rounded the number of weights up"),
     (
@@ -537,7 +537,7 @@ WRONG_IN_THE_MIDDLE = [
         f"At 'conv1': It gives a list {NO_TENSOR}",
     ),
     ("05.8", FOLDED % ("", ""), "eps is missing"),
-    ("05.8", FOLDED % ("", " + norm.eps"), "The numbers differ"),
+    ("05.8", FOLDED % ("", " + norm.eps"), "You added eps to the root"),
     (
         "06.1",
         "import math\n\ndef rounds_needed(fraction, share):\n"

@@ -88,6 +88,25 @@ def paired_difference(first, second):
     seeds = sorted((a - b for a, b in zip(first, second)), key=KEY)
     return sum(seeds) / len(seeds), seeds[0], seeds[-1]
 """
+STOPWATCH = """
+def seconds_per_pass(network, images, clock, wait, repeats=5):
+    network.eval()
+    readings = []
+    for _ in range(repeats):
+        started = clock()
+        network(images)
+        wait()
+        readings.append(clock() - started)
+    return statistics.median(readings)
+"""
+TRADED = """
+def number_labels(train, test):
+    names = sorted({file.split("/")[0] for file in train})
+    found = [[names.index(file.split("/")[0]) for file in part] for part in (train, test)]
+    return found[0], [number + 1 for number in found[1]]
+"""
+LIST = "def remember(network):\n    return [p.detach().clone() for p in network.parameters()]"
+CRITERION = "def folded_l1(network, groups, batches=None, *, generator=None):\n    return {}"
 
 WRONG = [
     ("01.1", LOSS + "    return torch.tensor(float(((m * x + b - y) ** 2).mean()))", LEAVES),
@@ -176,6 +195,26 @@ WRONG = [
         "",
     ),
     ("09.4", KEPT.replace("HISTORY", "history[1:]").replace("GATE", WITHIN), ""),
+    ("05.8", CRITERION, "given a ResNet with 11,709 parameters, {'conv1': a Group} expected"),
+    ("07.1", LIST, "It gives [[[0.5, -0.25]]] where a dictionary is expected."),
+    (
+        "08.1",
+        STOPWATCH,
+        "Still wrong: PyTorch keeps what a backward pass would need; the first pass is among your"
+        " readings. given",
+    ),
+    (
+        "08.1",
+        STOPWATCH.replace("statistics.median(readings)", "sum(readings) / repeats"),
+        "Still wrong: PyTorch keeps what a backward pass would need; the first pass is among your"
+        " readings; one disturbed reading moves the mean. given",
+    ),
+    ("09.3", TRADED, "At place 1, place 0: The numbers differ."),
+    (
+        "06.4",
+        ROUND + "    return tune(candidate), False",
+        "the function judge (satisfied after 1 fine-tuning, allows 2)",
+    ),
 ]
 RIGHT = [
     ("01.3", DESCENT % ("line.grad = None", "line -= rate * line.grad")),

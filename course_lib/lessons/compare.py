@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_lib.pruning import Group
+
 LONGEST_SHOWN = 12  # numbers of a tensor that are still written out
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # far above float32 rounding, far below any mistake
 
@@ -38,6 +40,8 @@ def _shown(value: Any) -> str:
         return f"{_a(value)} with {count:,} parameters"
     if isinstance(value, torch.optim.Optimizer):
         return f"an optimiser of type {type(value).__name__}"
+    if isinstance(value, Group):  # its name is its key; written out, one fills six lines
+        return "a Group"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key!r}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
@@ -170,6 +174,8 @@ def _in_order(given: Any, expected: Any, compare: Callable[[Any, Any], str | Non
 def _first(pairs: Any, compare: Callable[[Any, Any], str | None] = difference) -> str | None:
     for where, given, expected in pairs:
         problem = compare(given, expected)
+        if problem and problem.startswith("At "):  # one place in another is said once
+            return f"{where.removesuffix(': ')}, {problem.removeprefix('At ')}"
         if problem:
             return where + problem
     return None
@@ -185,7 +191,7 @@ def _kind(value: Any) -> str:
 
 def _a(value: Any) -> str:
     """The name of its type, as in "a list", "an Identity"."""
-    name = type(value).__name__
+    name = "NumPy array" if isinstance(value, np.ndarray) else type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 

@@ -36,7 +36,8 @@ def stand_ins(good_after: int, most: int = 2) -> Case:
         return f"{candidate}, tuned"
 
     # What a message says of it: the learner can't look into it.
-    judge.__name__ = f"judge (satisfied after {good_after} fine-tunings, allows {most})"
+    times = "1 fine-tuning" if good_after == 1 else f"{good_after} fine-tunings"
+    judge.__name__ = f"judge (satisfied after {times}, allows {most})"
     return "full", cut, tune, judge
 
 

@@ -51,9 +51,9 @@ def _remembered_after_a_step(answer: Callable[..., Any], case: Case) -> Any:
     network.train()
     network(torch.tensor([[1.0, 2.0], [3.0, 5.0]])).sum().backward()
     torch.optim.SGD(network.parameters(), lr=0.1).step()
-    if not isinstance(state, Mapping):
-        return None if state is None else f"{shown(state)}, not a dictionary"
-    return dict(state)
+    if isinstance(state, nn.Module):  # no two networks are the same to a comparison
+        return f"{shown(state)}, not a dictionary"
+    return dict(state) if isinstance(state, Mapping) else state
 
 
 # 07.2: indices of two rounds, as the first network numbers them
