@@ -217,16 +217,12 @@ class _Walk:
         raise refusal(node, f"{name}, a {what} on a value of shape {source.shape},")
 
     def _function(self, node: fx.Node) -> _Value:
-        if node.target in PER_CHANNEL_FUNCTIONS or name_of(node) in PER_CHANNEL_NAMES:
+        if self._works_per_channel(node) or self._keeps_to_positions(node):
             source = self._source(node)
-            if fits(name_of(node), source.shape):
-                return _Value(source.space, source.columns, _shape(node))
+            return _Value(source.space, source.columns, _shape(node))
         span = (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
         if node.target in FLATTENS and span == (1, -1):
             return self._flattened(node, self._source(node))
-        if self._keeps_to_positions(node):
-            source = self._source(node)
-            return _Value(source.space, source.columns, _shape(node))
         if node.target is with_channels_of:
             return self._reshaped(node)
         if node.target in ARITHMETIC:
@@ -234,6 +230,10 @@ class _Walk:
         reads = node.target in ("size", getattr, operator.getitem) and node.meta["shape"] is None
         what = "what a shape says of channels" if reads else f"the operation {name_of(node)}"
         raise refusal(node, what)
+
+    def _works_per_channel(self, node: fx.Node) -> bool:
+        known = node.target in PER_CHANNEL_FUNCTIONS or name_of(node) in PER_CHANNEL_NAMES
+        return known and fits(name_of(node), self._source(node).shape)
 
     def _keeps_to_positions(self, node: fx.Node) -> bool:
         """Whether a mean, say, goes over positions only, so that channels stay apart."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -109,7 +109,7 @@ def graph_of(network: nn.Module) -> fx.Graph:
         graph = tracer.trace(network)
     except Exception as error:
         where = next(reversed(tracer.module_stack), "")  # the module it stood in
-        said = str(error) or type(error).__name__
+        said = str(error).strip() or type(error).__name__
         raise PruningError(f"{where}: {said}" if where else said) from error
     for node in list(graph.nodes):
         call = _plain_call(node)
@@ -119,10 +119,16 @@ def graph_of(network: nn.Module) -> fx.Graph:
             same.meta = node.meta
             node.replace_all_uses_with(same)
             graph.erase_node(node)
-    for node in reversed(graph.nodes):
-        if node.target in ("size", getattr, operator.getitem) and not node.users:
-            graph.erase_node(node)  # what a view asked for
+    _erase_unread(graph)  # what a view asked for
     return graph
+
+
+def _erase_unread(graph: fx.Graph, numbers: Collection[fx.Node] = ()) -> None:
+    """Erase what reads shapes, and of the `numbers`, what nothing reads any more."""
+    for node in reversed(graph.nodes):
+        reads = node.target in ("size", getattr, operator.getitem)
+        if (reads or node in numbers) and not node.users:
+            graph.erase_node(node)
 
 
 class _Tracer(fx.Tracer):
@@ -155,11 +161,11 @@ def _plain_call(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
     if not views or len(node.args) < 3:
         return None
     x, first, second, *ones = node.args
-    if _extent(first) is None or _extent(first)[0] != 0:  # type: ignore[index]
+    batch, channels = _extent(first), _extent(second)
+    if batch is None or batch[0] != 0:
         return None
     if second == -1 and not ones:
         return torch.flatten, (x, 1)
-    channels = _extent(second)
     if channels is not None and channels[0] == 1 and all(one == 1 for one in ones):
         return with_channels_of, (x, channels[1], len(ones))
     return None
@@ -193,9 +199,7 @@ def _settle_numbers(graph: fx.Graph) -> None:
             node.kwargs = fx.map_arg(node.kwargs, lambda n: numbers.get(n, n))
         if _stays(node):
             numbers[node] = node.meta["number"]
-    for node in reversed(graph.nodes):
-        if not node.users and (node in numbers or node.target in ("size", getattr)):
-            graph.erase_node(node)
+    _erase_unread(graph, numbers)
 
 
 def _stays(node: fx.Node) -> bool:
