@@ -259,7 +259,8 @@ def _record(run: Run, reached: float, balanced: float, passed: bool) -> None:
     }
     state.history.append(line)
     if passed:
-        state.passed = saved_form(network, **run.data.fingerprint())
+        assert state.images is not None  # a run begins with its images
+        state.passed = saved_form(network, **state.images)
     if state.round == 0:
         state.full = state.passed
     if not run.bar.disable:

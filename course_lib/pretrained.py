@@ -29,7 +29,8 @@ class Pretrained:
     """What a file holds: a network and, where known, its classes, how images are standardised and
     which it was trained on.
 
-    `mean`, `std`: per channel, of pixels in [0, 1]. `images`: a `Data.fingerprint()`.
+    `mean`, `std`: per channel, of pixels in [0, 1]. `images`: what
+    `same_images` needs of a `Data.fingerprint()`.
     """
 
     network: ResNet
@@ -67,8 +68,8 @@ def begin_with(config: Config, data: Data) -> tuple[ResNet | None, Data]:
             torch.manual_seed(config.seed)
             network.fc = nn.Linear(network.fc.in_features, len(data.classes))
         notes += (f"{config.start}: it has other classes, so its last layer begins anew.",)
-    divided = config.data != "generated" and found.classes == data.classes and found.images
-    if divided and not same_images(data.fingerprint(), divided, "val", "test"):
+    same_task = config.data != "generated" and found.classes == data.classes
+    if same_task and not same_images(data.fingerprint(), found.images or {}, "val", "test"):
         notes += (
             f"{config.start}: its images were divided otherwise, so it may have learnt some that "
             "now validate and test it: keep --seed and the files, or make train, val and test "
@@ -96,7 +97,8 @@ def read(path: str | Path) -> Pretrained:
     names = ("classes", "mean", "std")
     if ours:
         known = {name: tuple(saved[name]) for name in names if name in saved}
-        return Pretrained(network, **known, images=saved)
+        images = {"brightness": saved["brightness"]} if "brightness" in saved else None
+        return Pretrained(network, **known, images=images)
     if network.conv1.in_channels != 3:
         return Pretrained(network)
     return Pretrained(network, mean=IMAGENET_MEAN, std=IMAGENET_STD)
