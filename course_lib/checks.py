@@ -11,7 +11,7 @@ from course_lib.checkpoint import State
 from course_lib.config import Config
 from course_lib.data import Data, same_images
 from course_lib.errors import CourseError
-from course_lib.images.scan import PARTS
+from course_lib.images.layout import PARTS
 from course_lib.pruning import find_groups, select
 
 

@@ -19,7 +19,8 @@ from course_lib import vehicles
 from course_lib.errors import CourseError
 from course_lib.images.cache import RowWriter, built_once, default_cache
 from course_lib.images.folder import default_image_size, load_folder, stratified_order
-from course_lib.images.scan import PARTS, scan_folder
+from course_lib.images.layout import PARTS
+from course_lib.images.scan import scan_folder
 from course_lib.images.torchvision_sets import TORCHVISION_SETS, resized, torchvision_part
 
 GENERATED_COUNTS = {"train": 12_000, "val": 2_000, "test": 6_000}

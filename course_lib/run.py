@@ -21,7 +21,7 @@ from course_lib.checks import as_begun
 from course_lib.config import Config, default_preset, make_config
 from course_lib.data import Data
 from course_lib.errors import CourseError
-from course_lib.images.scan import named
+from course_lib.images.layout import named
 from course_lib.images.torchvision_sets import TORCHVISION_SETS
 from course_lib.iterate import iterate
 from course_lib.pruning import PruningError

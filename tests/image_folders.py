@@ -11,7 +11,8 @@ from PIL import Image
 
 from course_lib.errors import CourseError
 from course_lib.images.folder import FolderImages, load_folder
-from course_lib.images.scan import PARTS, scan_folder
+from course_lib.images.layout import PARTS
+from course_lib.images.scan import scan_folder
 
 SIZE = 4
 

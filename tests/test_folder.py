@@ -13,7 +13,8 @@ from PIL import Image
 
 from course_lib.errors import CourseError
 from course_lib.images.folder import default_image_size, stratified_order
-from course_lib.images.scan import PARTS, scan_folder
+from course_lib.images.layout import PARTS
+from course_lib.images.scan import scan_folder
 from course_lib.lessons.photo_folder import make_photos
 
 

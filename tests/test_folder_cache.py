@@ -14,7 +14,7 @@ from image_folders import all_colours, colours, counts, draw, fill, load, raises
 
 from course_lib.images import cache as cache_module
 from course_lib.images import folder as folder_module
-from course_lib.images.scan import PARTS
+from course_lib.images.layout import PARTS
 
 
 @pytest.fixture

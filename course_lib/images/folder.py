@@ -17,7 +17,8 @@ from tqdm import tqdm
 from course_lib.errors import CourseError
 from course_lib.images.cache import RowWriter, built_once
 from course_lib.images.decode import DECODER_VERSION, UndecodableImage, decode, short_side
-from course_lib.images.scan import PARTS, ImageFile, Scan, named, require_enough
+from course_lib.images.layout import PARTS, named
+from course_lib.images.scan import ImageFile, Scan, require_enough
 
 FORMAT = 1  # raise it when what is stored, or the way images are divided, changes
 
